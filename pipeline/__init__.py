@@ -1,0 +1,52 @@
+"""From NPC personas to fine-tuning datasets, and proof that the tuned model plays them well and fast.
+
+The names below are all that a notebook needs; each is imported when it is first used, so that `pipeline --help` is quick.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.client import LLMClient
+    from pipeline.errors import BadReply, ConfigError, PipelineError, Refused, ServerError, Unreachable
+    from pipeline.records import Completion, GenerateConfig, Message, Request
+    from pipeline.runs import Run, load_run
+
+_HOME = {
+    "LLMClient": "client",
+    "BadReply": "errors",
+    "ConfigError": "errors",
+    "PipelineError": "errors",
+    "Refused": "errors",
+    "ServerError": "errors",
+    "Unreachable": "errors",
+    "Completion": "records",
+    "GenerateConfig": "records",
+    "Message": "records",
+    "Request": "records",
+    "Run": "runs",
+    "load_run": "runs",
+}
+
+__all__ = [
+    "BadReply",
+    "Completion",
+    "ConfigError",
+    "GenerateConfig",
+    "LLMClient",
+    "Message",
+    "PipelineError",
+    "Refused",
+    "Request",
+    "Run",
+    "ServerError",
+    "Unreachable",
+    "load_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

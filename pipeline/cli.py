@@ -1,0 +1,262 @@
+"""The command line: options in, one library call, a summary out.
+
+Heavy imports live inside the functions that need them: `pipeline --help` loads click and nothing else of weight.
+
+Exit codes: 0 done, 1 nothing was kept, 2 wrong usage or no server, 3 incomplete (the same command goes on), 130 interrupted.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from pipeline.errors import ConfigError, PipelineError, RunStopped
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+
+RUNS = Path("runs")
+
+
+class _PerPersona(click.ParamType[int | None]):
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "all":
+            return None
+        return click.IntRange(min=1).convert(value, param, ctx)
+
+
+def _options(*, per_persona: int, concurrency: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """What `generate` and `eval` share."""
+    server_help = (
+        "'embedded' (the default), or the address of a server. LLM_HOST stands for it, LLM_API_KEY is its key."
+    )
+    each = [
+        click.option("--server", metavar="embedded|URL", help=server_help),
+        click.option("--dialect", type=click.Choice(["auto", "openai", "textgen"]), default="auto", show_default=True),
+        click.option("--model", help="The model's name, where a server has several."),
+        click.option("--model-path", metavar="FILE.gguf", help="A model of your own for the embedded server."),
+        click.option("--personas", metavar="SOURCE", help="YAML, JSONL, CSV, Parquet, a folder of them, or a hub id."),
+        click.option("--scenarios", metavar="SOURCE", help="The same, for scenarios."),
+        click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
+        click.option("--template", default="npc/default", show_default=True, help="The prompt, e.g. npc/barks."),
+        click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Replies per line."),
+        click.option(
+            "--per-persona", type=_PerPersona(), default=str(per_persona), show_default=True, help="Scenarios for each."
+        ),
+        click.option("--limit", type=click.IntRange(min=1), help="Ask for the first so many only."),
+        click.option("--max-tokens", type=click.IntRange(min=1), default=80, show_default=True),
+        click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True),
+        click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other replies."),
+        click.option(
+            "--concurrency", type=click.IntRange(1, 4096), help=f"Requests at a time.  [default: {concurrency}]"
+        ),
+        click.option(
+            "--timeout", type=click.FloatRange(min=0.001), default=120.0, show_default=True, help="Seconds a reply."
+        ),
+        click.option("--strict", is_flag=True, help="Refuse a source with any bad row."),
+        click.option("--out", metavar="DIR", help="The run's folder.  [default: under runs/, named by the options]"),
+        click.option(
+            "--resume",
+            is_flag=False,
+            flag_value="",
+            metavar="[RUN]",
+            help="Go on with a run: the newest unfinished one.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Count, estimate and show the first prompts. Sends nothing."),
+        click.option("--quiet", is_flag=True, help="No progress."),
+        click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object."),
+    ]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(each):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="npc-pipeline", prog_name="pipeline")
+def cli() -> None:
+    """From NPC personas to fine-tuning datasets, and proof that the tuned model plays them well and fast."""
+
+
+@cli.command()
+@_options(per_persona=2, concurrency="what suits the server")
+@click.option(
+    "--split-by", type=click.Choice(["persona", "scenario", "both"]), default="both", show_default=True,
+    help="What the test splits hold out.",
+)  # fmt: skip
+def generate(**options: Any) -> None:
+    """Ask for NPC replies and make a dataset of those worth keeping.
+
+    The same command goes on where it was interrupted, and asks only for what is missing.
+    """
+    from pipeline.dataset import make_dataset
+    from pipeline.summary import generated
+
+    config, folder = _configure("generate", options, stream=False)
+    if options["dry_run"]:
+        return _dry_run(config, options)
+
+    def finish(produced: Any) -> tuple[dict[str, Any], str, int]:
+        summary = make_dataset(produced).summary()
+        return summary, generated(summary, folder, demo=produced.target.demo), 0 if summary["kept"] else 1
+
+    _run(config, folder, options, finish)
+
+
+@cli.command(name="eval")
+@click.argument("run", required=False, metavar="[RUN]")
+@click.option("--suite", default="quick", show_default=True, help="Personas and scenarios that generate never uses.")
+@_options(per_persona=4, concurrency="1")
+def evaluate(run: str | None, suite: str, **options: Any) -> None:
+    """Score a model on a suite, with intervals and latencies; or score an existing RUN, without asking any server."""
+    from pipeline.evaluation import evaluate as evaluate_run
+    from pipeline.summary import evaluated
+
+    def finish(produced: Any) -> tuple[dict[str, Any], str, int]:
+        summary = evaluate_run(produced)
+        return (
+            summary,
+            evaluated(summary, produced.folder.path, demo=produced.target.demo),
+            0 if summary["answered"] else 1,
+        )
+
+    if run is not None:
+        _rescore(Path(run), options, finish)
+    config, folder = _configure("eval", options, stream=True, suite=suite)
+    if options["dry_run"]:
+        return _dry_run(config, options)
+    _run(config, folder, options, finish)
+
+
+def main() -> None:
+    """Ends the process: the interpreter's own way out would take its time over what the libraries hold."""
+    code = 0
+    try:
+        code = cli(standalone_mode=False) or 0
+    except click.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. The same command goes on.", err=True)
+        code = 130
+    except PipelineError as exc:
+        from pipeline.progress import printable
+
+        click.echo(f"Error: {printable(str(exc))}", err=True)
+        code = 3 if isinstance(exc, RunStopped) else 2
+    except BrokenPipeError:
+        code = 1
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 1
+    sys.exit(code)
+
+
+def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: str = "") -> tuple["RunConfig", Path]:
+    import os
+
+    from pipeline.config import LLMSettings, RunConfig
+    from pipeline.records import digest
+    from pipeline.resources import shipped
+    from pipeline.runfolder import RunFolder, newest_unfinished
+
+    if options["resume"] is not None:
+        folder = Path(options["resume"] or newest_unfinished(RUNS, command))
+        asked = RunFolder(folder).manifest()
+        if asked["command"] != command:
+            raise ConfigError(f"{folder}: a run of pipeline {asked['command']}, not of pipeline {command}.")
+        return RunConfig(**asked["asked"]), folder
+    server, headers = options["server"], None
+    if server is None and os.environ.get("LLM_HOST") and not options["model_path"]:
+        settings = LLMSettings.from_environment()
+        server, headers = settings.host + (settings.path or ""), settings.headers
+    here = shipped("data")
+    if suite:
+        here = Path(suite) if Path(suite).is_dir() else here / "suites" / suite
+        if not here.is_dir():
+            known = ", ".join(sorted(p.name for p in (shipped("data") / "suites").iterdir() if p.is_dir()))
+            raise ConfigError(
+                f"--suite {suite}: no such suite. There are: {known}; or give a folder with personas/ and scenarios/."
+            )
+    config = RunConfig(
+        command=command,
+        personas=options["personas"] or str(here / "personas"),
+        scenarios=options["scenarios"] or str(here / "scenarios"),
+        server=server or "embedded",
+        headers=headers,
+        concurrency=options["concurrency"] or (1 if command == "eval" else None),
+        stream=stream,
+        split_by=options.get("split_by", "both"),
+        **{name: options[name] for name in _PASSED_ON},
+    )
+    name = f"{command}-{digest(config.fingerprint())[:8]}"
+    return config, Path(options["out"]) if options["out"] else RUNS / name
+
+
+_PASSED_ON = (
+    "dialect", "model", "model_path", "prompts", "template", "samples", "per_persona", "limit", "max_tokens",
+    "temperature", "seed", "timeout", "strict",
+)  # fmt: skip
+
+
+def _run(
+    config: "RunConfig", path: Path, options: dict[str, Any], finish: Callable[[Any], tuple[dict[str, Any], str, int]]
+) -> NoReturn:
+    import asyncio
+
+    from pipeline.produce import produce
+    from pipeline.progress import watcher
+    from pipeline.runfolder import RunFolder
+
+    folder = RunFolder(path)
+    watch = watcher(quiet=options["quiet"])
+    with folder.locked():
+        produced = asyncio.run(produce(config, folder, watch))
+        summary, text, code = finish(produced)
+        produced.journal.close()
+        complete = not summary["open"]
+        folder.finish(config.command, summary, complete=complete)
+    _print(summary | {"run": str(path)}, text, options)
+    if produced.interrupted:
+        watch.say("Interrupted. The same command goes on.")
+        code = 130
+    elif not complete:
+        why = produced.stopped or f"{summary['open']} replies are still open"
+        watch.say(f"Incomplete: {why}. What is answered is safe; the same command asks for the rest.")
+        code = 3
+    sys.exit(code)
+
+
+def _rescore(path: Path, options: dict[str, Any], finish: Callable[[Any], tuple[dict[str, Any], str, int]]) -> NoReturn:
+    from pipeline.produce import reopen
+    from pipeline.runfolder import RunFolder
+
+    folder = RunFolder(path)
+    folder.manifest()
+    with folder.locked():
+        produced = reopen(folder)
+        summary, text, code = finish(produced)
+        produced.journal.close()
+        folder.finish("eval", summary, complete=False)
+    _print(summary | {"run": str(path)}, text, options)
+    sys.exit(code)
+
+
+def _dry_run(config: "RunConfig", options: dict[str, Any]) -> None:
+    from pipeline.dryrun import dry_run
+    from pipeline.progress import watcher
+
+    summary, text = dry_run(config, watcher(quiet=options["quiet"]))
+    _print(summary, text, options)
+
+
+def _print(summary: dict[str, Any], text: str, options: dict[str, Any]) -> None:
+    import json
+
+    click.echo(json.dumps(summary, ensure_ascii=False) if options["as_json"] else text)

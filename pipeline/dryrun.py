@@ -1,0 +1,65 @@
+"""What a run would be: how many requests, about how many tokens and minutes, and the first ones as they would be sent."""
+
+import json
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.dialects import DIALECTS
+from pipeline.embedded import slots
+from pipeline.probe import base_url
+from pipeline.produce import DEFAULT_CONCURRENCY, Target, Watcher, make_script, prepare
+from pipeline.progress import duration, printable
+from pipeline.runfolder import RunFolder
+
+_SHOWN = 2
+_SAMPLED = 200  # requests that the estimate of tokens goes by
+_CHARACTERS_A_TOKEN = 4  # English; other scripts have fewer
+# Tokens per second of one reply: of the embedded model on two cores, and a guess for somebody's server.
+_EMBEDDED = (250.0, 60.0)
+_SERVER = (1000.0, 40.0)
+
+
+def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
+    """The summary, and the same as text. No server is asked: with `--dialect auto` the requests are shown as OpenAI's."""
+    embedded = config.server == "embedded"
+    name = "openai" if embedded else (base_url(config.server)[1] or config.dialect)
+    dialect = DIALECTS["openai" if name == "auto" else name]
+    concurrency = config.concurrency or (slots() if embedded else DEFAULT_CONCURRENCY)
+    target = Target(
+        shown=config.shown_server(), url="", dialect=dialect, model=config.model, identity="", concurrency=concurrency
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = prepare(config, RunFolder(Path(scratch)), watch)
+        script = make_script(config, target, prepared.templates)
+        asks = list(islice(script.asks(prepared.plan), _SAMPLED))
+    characters = sum(len(ask.request.prompt or "".join(m.content for m in ask.request.messages)) for ask in asks)
+    requests = prepared.count.items
+    prompt_tokens = round(requests * characters / max(len(asks), 1) / _CHARACTERS_A_TOKEN)
+    completion_tokens = requests * config.max_tokens
+    reading, writing = _EMBEDDED if embedded else _SERVER
+    seconds = (prompt_tokens / reading + completion_tokens / writing) / concurrency
+    shown = [dialect.encode(ask.request, model=config.model, stream=config.stream) for ask in asks[:_SHOWN]]
+    summary = {
+        "personas": prepared.count.personas,
+        "scenarios": len(prepared.plan.scenarios),
+        "requests": requests,
+        "unfit": prepared.count.unfit,
+        "prompt_tokens_about": prompt_tokens,
+        "completion_tokens_at_most": completion_tokens,
+        "seconds_at_most_about": round(seconds),
+        "first_requests": shown,
+    }
+    lines = [
+        f"{summary['personas']} personas, {summary['scenarios']} scenarios: {requests} requests to {config.shown_server()}",
+        f"{prepared.count.unfit} pairs left out, where a persona lacks a field that the scenario needs",
+        f"about {prompt_tokens} prompt tokens (at {_CHARACTERS_A_TOKEN} characters each), "
+        f"at most {completion_tokens} completion tokens",
+        f"at most about {duration(seconds)}, if one reply is written at {writing:g} tokens/s and read at {reading:g}, "
+        f"{concurrency} at a time",
+        "",
+        *(f"POST {dialect.path}\n{json.dumps(body, indent=2, ensure_ascii=False)}" for body in shown),
+    ]
+    return summary, printable("\n".join(lines))

@@ -1,0 +1,77 @@
+"""Is this model, with this prompt, good at these NPCs, and how fast? Scores with their intervals, latency with its load.
+
+The intervals are clustered by persona: what they say holds for more personas like these. A failed request is a state with
+a count, never a score.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.latency import quantile
+from pipeline.produce import Produced
+from pipeline.scored import Load, scored, scorer_names
+from pipeline.stats import clustered_mean, reduce_repeats
+
+
+def evaluate(produced: Produced) -> dict[str, Any]:
+    """Score what the run's journal has; writes `replies.parquet` and `scores.parquet`. Returns the summary, ready for JSON.
+
+    Means are in [0, 1], 1 is good. Times are in seconds, at `load.concurrency` requests at a time.
+    """
+    load = Load()
+    items: list[Hashable] = []
+    persona_of: dict[Hashable, Hashable] = {}
+    values: dict[str, list[tuple[Hashable, float]]] = {name: [] for name in scorer_names()}
+    not_applicable = dict.fromkeys(values, 0)
+    categories: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    answered = failed = missing = still_open = 0
+    for turn, scores in scored(produced, load):
+        if turn.completion is None:
+            still_open += turn.open
+            failed += turn.error is not None
+            missing += turn.error is None
+            continue
+        answered += 1
+        item = (turn.item.npc.id, turn.item.scenario_id)
+        items.append(item)
+        persona_of[item] = turn.item.npc.id
+        for name, score in scores.items():
+            if score.value is None:
+                not_applicable[name] += 1
+            else:
+                values[name].append((item, score.value))
+                categories[turn.item.category][name].append(score.value)
+    means: dict[str, Any] = {}
+    for name, found in values.items():
+        if found:
+            reduced = reduce_repeats([value for _, value in found], [item for item, _ in found])
+            means[name] = {**asdict(clustered_mean(reduced, persona_of)), "not_applicable": not_applicable[name]}
+    busy = load.busy()
+    return {
+        "asked": produced.count.items,
+        "answered": answered,
+        "failed": failed,
+        "missing": missing,
+        "open": still_open,
+        "personas": len(set(persona_of.values())),
+        "items": len(persona_of),
+        "scores": means,
+        "by_category": {
+            category: {name: sum(v) / len(v) for name, v in by_name.items()}
+            for category, by_name in sorted(categories.items())
+        },
+        "load": {"concurrency": produced.target.concurrency, "streaming": bool(load.ttft)},
+        "latency": {
+            name: {f"p{q}": asdict(quantile(seconds, q / 100)) for q in (50, 95)} | {"n": len(seconds)}
+            for name, seconds in (("e2e", load.e2e), ("ttft", load.ttft), ("tpot", load.tpot))
+            if seconds
+        },
+        "tokens": {
+            "counted_replies": load.counted,
+            "prompt": load.prompt_tokens,
+            "completion": load.completion_tokens,
+            "completion_per_second": load.completion_tokens / busy if busy and load.counted else None,
+        },
+    }

@@ -1,0 +1,110 @@
+"""Requests out, answers into the journal. Knows neither scorers nor progress nor what a persona is.
+
+A fixed number of workers pull from one plan: no task a row, and a slow reply holds up no other. A request that fails costs
+its row; a server that is gone ends the run.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pipeline.client import LLMClient
+from pipeline.conversation import Ask
+from pipeline.errors import RunStopped, ServerError
+from pipeline.journal import Journal
+from pipeline.records import Completion
+
+GONE_AFTER_SECONDS = 60.0
+GONE_AFTER_FAILURES = 20
+_SYNC_EVERY = 0.1  # seconds
+_GRACE = 5.0  # seconds for what is in flight when a run is told to stop
+
+
+OnReply = Callable[[Completion | None], None]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this invocation did. `kept` answers were in the journal before it began."""
+
+    kept: int = 0
+    answered: int = 0
+    failed: int = 0
+    last_error: str = ""
+
+
+async def run(
+    asks: Iterator[Ask],
+    client: LLMClient,
+    journal: Journal,
+    *,
+    concurrency: int,
+    stop: asyncio.Event,
+    on_reply: OnReply | None = None,
+) -> Tally:
+    """Ask all that is not answered yet. Raises RunStopped if the journal or the server is gone.
+
+    Setting `stop` sends nothing more and waits a moment for what is in flight. `on_reply` gets each completion, None for a
+    failure.
+    """
+    tally = Tally()
+    last_success = time.monotonic()
+    failures_since = 0
+
+    async def work() -> None:
+        nonlocal last_success, failures_since
+        for ask in asks:
+            if stop.is_set():
+                return
+            if journal.answered(ask.key):
+                tally.kept += 1
+                if tally.kept % 256 == 0:
+                    await asyncio.sleep(0)  # a long run of answered rows must not starve the replies
+                continue
+            try:
+                reply = await client.complete(ask.request, partial(journal.append, ask.key, ask.about))
+            except ServerError as exc:
+                tally.failed += 1
+                tally.last_error = str(exc)
+                failures_since += 1
+                if on_reply is not None:
+                    on_reply(None)
+                silent = time.monotonic() - last_success
+                if failures_since >= GONE_AFTER_FAILURES:
+                    if not tally.answered and not exc.retryable:
+                        raise RunStopped(f"the server refuses everything. The last error: {exc}") from exc
+                    if silent >= GONE_AFTER_SECONDS:
+                        raise RunStopped(f"no answer for {silent:.0f} s. The last error: {exc}") from exc
+                continue
+            tally.answered += 1
+            last_success, failures_since = time.monotonic(), 0
+            if on_reply is not None:
+                on_reply(reply)
+
+    async def sync() -> None:
+        while True:
+            await asyncio.sleep(_SYNC_EVERY)
+            await asyncio.to_thread(journal.sync)
+
+    workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+    syncing = asyncio.create_task(sync())
+    stopping = asyncio.create_task(stop.wait())
+    everything = asyncio.gather(*workers)
+    try:
+        waiting: set[asyncio.Future[Any]] = {everything, syncing, stopping}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if syncing.done():
+            await syncing  # raises
+        if not everything.done():
+            await asyncio.wait({everything}, timeout=_GRACE)
+        if everything.done():
+            await everything
+    finally:
+        for task in (*workers, syncing, stopping):
+            task.cancel()
+        await asyncio.gather(*workers, syncing, stopping, everything, return_exceptions=True)
+        journal.sync()
+    return tally

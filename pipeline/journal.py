@@ -1,0 +1,206 @@
+"""The append-only log of a run: every attempt, as it happened. With it a run loses nothing, whenever it dies.
+
+    {"journal":"npc-pipeline","version":1}
+    {"seq":0,"key":"<32 hex>","attempt":1,"final":true,"crc":123,"payload":{...}}
+
+One record a line, written whole with one call to an append-only file: after `append` a killed process has lost nothing.
+`sync` is against loss of power; it is for somebody to call now and then. A line feed is the commit mark: on opening, a
+line without one is cut off. Each record carries a checksum; one that does not fit is passed over and counted.
+
+The last record of a key holds. `final` means that it need not be asked again. A server's body is recorded before anything
+reads it; should it turn out to be no reply, a second record says so.
+
+What is held in memory is 17 bytes a record.
+"""
+
+import json
+import os
+import re
+import zlib
+from array import array
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.errors import ConfigError, RunStopped
+from pipeline.records import Attempt, Timing
+
+VERSION = 1
+_HEADER = b'{"journal":"npc-pipeline","version":%d}\n'
+_RECORD = re.compile(rb'\{"seq":\d+,("key":"([0-9a-f]{32})","attempt":\d+,"final":(true|false)),"crc":(\d+),"payload":')
+_encode = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The last attempt of a key that left a body or an error, and how many attempts there were."""
+
+    attempt: Attempt
+    attempts: int
+
+
+class Journal:
+    """One writer at a time (the run folder has the lock). Raises RunStopped when it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found_damaged = 0  # records that did not fit their checksum
+        self.found_torn = 0  # bytes of a last line that was never finished
+        self._keys, self._offsets, self._final = array("Q"), array("q"), bytearray()
+        self._index: _Index | None = None
+        self._unsynced = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            self._descriptor = os.open(path, flags, 0o644)
+            self._reader: BinaryIO = path.open("rb")
+            self._size = self._scan()
+            if self._size == 0:
+                self._write(_HEADER % VERSION)
+        except OSError as exc:
+            raise RunStopped(f"{path}: cannot be opened: {exc.strerror}.") from exc
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def append(self, key: str, about: str, attempt: Attempt) -> None:
+        """Record an attempt. `about` is for people who grep: persona, scenario, sample."""
+        timing = attempt.timing
+        payload: dict[str, Any] = {"about": about, "status": attempt.status}
+        if attempt.streamed:
+            payload["streamed"] = True
+        if attempt.error is not None:
+            payload["error"] = attempt.error
+        payload["timing"] = [timing.sent, timing.e2e, timing.ttft, timing.last]
+        payload["body"] = attempt.body
+        content = _encode(payload).encode("utf-8", "replace")
+        head = f'"key":"{key}","attempt":{attempt.number},"final":{"true" if attempt.final else "false"}'.encode()
+        crc = zlib.crc32(content, zlib.crc32(head))
+        self._keys.append(_short(key))
+        self._offsets.append(self._size)
+        self._final.append(attempt.final)
+        self._write(b'{"seq":%d,%b,"crc":%d,"payload":%b}\n' % (len(self._keys) - 1, head, crc, content))
+        self._unsynced += 1
+
+    def sync(self) -> None:
+        """Force what was appended to the disk; costs milliseconds, so call it from a thread, every now and then."""
+        if self._unsynced:
+            self._unsynced = 0
+            try:
+                getattr(os, "fdatasync", os.fsync)(self._descriptor)
+            except OSError as exc:
+                raise RunStopped(f"{self.path}: cannot be written to the disk: {exc.strerror}.") from exc
+
+    def close(self) -> None:
+        self._reader.close()
+        os.close(self._descriptor)
+
+    def freeze(self) -> None:
+        """Make all that is recorded by now findable."""
+        self._index = _Index(self._keys, self._offsets, self._final)
+
+    def answered(self, key: str) -> bool:
+        """Whether `key` need not be asked again, going by what was there at the last `freeze`."""
+        assert self._index is not None
+        return self._index.find(_short(key))[2]
+
+    def find(self, key: str) -> Recorded | None:
+        """What is known about `key`, going by what was there at the last `freeze`."""
+        assert self._index is not None
+        offset, attempts, _ = self._index.find(_short(key))
+        if offset < 0:
+            return None
+        self._reader.seek(offset)
+        line = self._reader.readline()
+        match = _RECORD.match(line)
+        if match is None:
+            raise RunStopped(f"{self.path}: changed while it was being read.")
+        payload = json.loads(line[match.end() : -2])
+        sent, e2e, ttft, last = payload["timing"]
+        attempt = Attempt(
+            number=attempts,
+            timing=Timing(sent=sent, e2e=e2e, ttft=ttft, last=last),
+            status=payload["status"],
+            streamed=payload.get("streamed", False),
+            body=payload["body"],
+            error=payload.get("error"),
+            final=match[3] == b"true",
+        )
+        return Recorded(attempt, attempts)
+
+    def _write(self, line: bytes) -> None:
+        done = 0
+        try:
+            while done < len(line):
+                done += os.write(self._descriptor, line[done:])
+        except OSError as exc:
+            # Half a line would swallow the next one. What was acknowledged before stays.
+            os.truncate(self.path, self._size)
+            raise RunStopped(
+                f"{self.path}: cannot be written: {exc.strerror}. All answers up to here are safe; "
+                "make room, and the same command goes on."
+            ) from exc
+        self._size += len(line)
+
+    def _scan(self) -> int:
+        """Read all records' places; returns the size of what is whole, to which the file is cut."""
+        position = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    self.found_torn = len(line)
+                    os.truncate(self.path, position)
+                    break
+                if position == 0:
+                    self._check_header(line)
+                elif (
+                    (match := _RECORD.match(line)) is None
+                    or line[-2:] != b"}\n"
+                    or zlib.crc32(line[match.end() : -2], zlib.crc32(match[1])) != int(match[4])
+                ):
+                    self.found_damaged += 1
+                else:
+                    self._keys.append(_short(match[2].decode()))
+                    self._offsets.append(position)
+                    self._final.append(match[3] == b"true")
+                position += len(line)
+        return position
+
+    def _check_header(self, line: bytes) -> None:
+        try:
+            version = json.loads(line)["version"]
+        except (ValueError, LookupError, TypeError):
+            version = None
+        if version != VERSION:
+            raise ConfigError(
+                f"{self.path}:1: a journal of version {version!r}, where {VERSION} is expected. Use another --out."
+            )
+
+
+class _Index:
+    """Sorted 64-bit prefixes of the keys: two of a million being the same has a chance of one in 40 million."""
+
+    def __init__(self, keys: "array[int]", offsets: "array[int]", final: bytearray) -> None:
+        import numpy as np
+
+        numbers = np.frombuffer(keys, dtype=np.uint64) if keys else np.empty(0, np.uint64)
+        order = np.argsort(numbers, kind="stable")
+        unique, first, counts = np.unique(numbers[order], return_index=True, return_counts=True)
+        last = order[first + counts - 1]
+        self._np = np
+        self._keys = unique
+        self._counts = counts
+        self._offsets = np.array(offsets, dtype=np.int64)[last]
+        self._final = np.array(final, dtype=bool)[last]
+
+    def find(self, key: int) -> tuple[int, int, bool]:
+        """(offset or -1, number of records, whether the last one is final)"""
+        place = int(self._keys.searchsorted(self._np.uint64(key)))
+        if place == len(self._keys) or int(self._keys[place]) != key:
+            return -1, 0, False
+        return int(self._offsets[place]), int(self._counts[place]), bool(self._final[place])
+
+
+def _short(key: str) -> int:
+    return int(key[:16], 16)

@@ -1,0 +1,120 @@
+"""Rows checked against the schema. A bad row costs that row: it is listed, counted and skipped, unless `strict`.
+
+Personas may be many (a dataset of 100,000), so the good ones are not held in memory: they are written to a JSONL file,
+in the run folder, which also keeps what a run was made from when the originals change. Scenarios are few.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import ConfigError
+from pipeline.personas.rows import Found, read_rows
+from pipeline.personas.schema import Persona, Scenario
+from pipeline.records import digest
+
+_LISTED = 20  # bad rows named one by one; the rest is counted
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class Checked:
+    """What came of a source: how many rows were good, `problems` (the first ones, with their place), `notes`."""
+
+    good: int = 0
+    bad: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    fingerprint: str = ""
+
+
+def load_personas(source: str, target: Path, *, strict: bool = False) -> Checked:
+    """Check all personas of `source` and write the good ones to `target`, one JSON object a line.
+
+    Raises ConfigError if the source cannot be read, has no good row, or (`strict`) any bad one.
+    """
+    checked = Checked()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", encoding="utf-8", newline="\n") as file:
+        for persona in _check(source, "personas", Persona, checked, strict):
+            file.write(json.dumps(persona.model_dump(), ensure_ascii=True, separators=(",", ":"), default=str) + "\n")
+    return checked
+
+
+def read_personas(path: Path) -> Iterator[SimpleNamespace]:
+    """What `load_personas` wrote."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield SimpleNamespace(**json.loads(line))
+
+
+def load_scenarios(source: str, *, strict: bool = False) -> tuple[list[Scenario], Checked]:
+    checked = Checked()
+    return list(_check(source, "scenarios", Scenario, checked, strict)), checked
+
+
+def _check(source: str, kind: str, model: type[T], checked: Checked, strict: bool) -> Iterator[T]:
+    required = tuple(name for name, info in model.model_fields.items() if info.is_required())
+    seen: dict[int, str] = {}
+    columns: set[str] = set()
+    fingerprint = digest(kind)
+    for found in read_rows(source, kind, required):
+        row, problem = _parse(found, model)
+        if row is not None:
+            row_id = str(getattr(row, "id"))  # noqa: B009 -- both models have one
+            key = hash(row_id)
+            if key in seen:
+                row, problem = None, f"the id {row_id[:80]!r} stands already at {seen[key]}"
+            else:
+                # The place is kept only while the list is short: it is a service, and must not grow with the data.
+                seen[key] = found.where if len(seen) < 10_000 else "an earlier row"
+        if row is None:
+            checked.bad += 1
+            if strict:
+                raise ConfigError(f"{found.where}: {problem}")
+            if len(checked.problems) < _LISTED:
+                checked.problems.append(f"{found.where}: {problem}")
+            continue
+        for name in (row.model_extra or {}).keys() - columns:
+            columns.add(name)
+            if close := difflib.get_close_matches(name, model.model_fields, n=1, cutoff=0.8):
+                checked.notes.append(f"{found.where}: unknown field {name!r}; did you mean {close[0]!r}?")
+        checked.good += 1
+        fingerprint = digest(fingerprint, row.model_dump_json())
+        yield row
+    checked.fingerprint = fingerprint
+    if not checked.good:
+        first = f" The first of {checked.bad} bad rows: {checked.problems[0]}" if checked.bad else ""
+        raise ConfigError(f"{source}: no usable {kind}.{first}")
+
+
+def _parse(found: Found, model: type[T]) -> tuple[T | None, str]:
+    if found.row is None:
+        return None, found.problem
+    try:
+        return model.model_validate(found.row), ""
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_context=False)[0]
+        return None, _explain(error, found.row, model)
+
+
+def _explain(error: Any, row: Any, model: type[BaseModel]) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        close = difflib.get_close_matches(name, row, n=1, cutoff=0.6)
+        hint = f"; is {close[0]!r} meant?" if close else ""
+        return f"field {name!r} is missing{hint} Found: {', '.join(map(str, list(row)[:20]))}."
+    message = error["msg"].removeprefix("Value error, ")
+    if not name:
+        return str(message)
+    info = model.model_fields.get(str(error["loc"][0]))
+    meaning = f" ({info.description})" if info and info.description else ""
+    found = repr(error["input"])
+    return f"field {name!r}{meaning}: {message}. Found: {found if len(found) <= 80 else found[:77] + '...'}"

@@ -1,0 +1,238 @@
+"""Rows from wherever people keep them: YAML, JSON, JSONL, CSV, Parquet, a Hugging Face dataset.
+
+Each row comes with the place it stands at (`file:line` where there are lines), for the error message. Files that can
+be long are read row by row, so that memory stays flat. What is in a file is data and may be hostile: YAML is loaded
+safely, without aliases (which can blow up) and only to a size; datasets are loaded without running their code.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.records import Row
+
+YAML_LIMIT = 8 * 2**20
+LINE_LIMIT = 16 * 2**20
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_KINDS = "*.yaml, *.yml, *.json, *.jsonl, *.csv, *.tsv, *.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A row, or `problem`: why there is none at this place."""
+
+    where: str
+    row: Row | None = None
+    problem: str = ""
+
+
+def read_rows(source: str, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+    """All rows of a file, of a folder's files in the order of their names, or of a Hugging Face dataset.
+
+    `kind` ("personas") is what a YAML or JSON file may call its list; `required` are the columns without which a table
+    is refused as a whole. Raises ConfigError for what cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        yield from _file(path, kind, required)
+    elif path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in _READERS and p.is_file())
+        saved_by_datasets = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
+        if files and not saved_by_datasets:
+            for file in files:
+                yield from _file(file, kind, required)
+        else:
+            yield from _dataset(str(path), source, required)
+    elif _HUB_ID.fullmatch(source) and not path.parent.exists():
+        yield from _dataset(source, source, required)
+    else:
+        raise ConfigError(
+            f"{source}: no such file or folder. It can be {_KINDS}, a folder of them, or a hub id OWNER/NAME."
+        )
+
+
+def _file(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError(
+            f"{path}: cannot tell what {path.suffix or 'a file without an ending'!r} is. It can be {_KINDS}."
+        )
+    try:
+        yield from reader(path, kind, required)
+    except UnicodeDecodeError as exc:
+        raise ConfigError(
+            f"{path}: not UTF-8 at byte {exc.start} ({exc.object[exc.start]:#04x}). Save it as UTF-8."
+        ) from exc
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _yaml(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+    import yaml
+
+    if path.stat().st_size > YAML_LIMIT:
+        raise ConfigError(
+            f"{path}: over {YAML_LIMIT // 2**20} MiB of YAML. Long lists belong in JSONL, CSV or Parquet."
+        )
+    text = path.read_text("utf-8-sig")
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ConfigError(f"{path}:{_line(event.start_mark)}: an alias (*name). Write the value out.")
+        loader = yaml.CSafeLoader(text)
+        node = loader.get_single_node()
+        if isinstance(node, yaml.MappingNode):
+            parts = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+            if unknown := sorted(set(parts) - {"defaults", kind}):
+                raise ConfigError(f"{path}: unknown key {unknown[0]!r}. At the top there can be: {kind}, defaults.")
+            node = parts.get(kind)
+            defaults = loader.construct_object(parts["defaults"], deep=True) if "defaults" in parts else {}
+            if not isinstance(defaults, dict):
+                raise ConfigError(f"{path}: 'defaults' has to be a mapping of fields to values.")
+        else:
+            defaults = {}
+        if not isinstance(node, yaml.SequenceNode):
+            raise ConfigError(f"{path}: no list of {kind}. It begins with '{kind}:' or is a list itself.")
+        for entry in node.value:
+            where = f"{path}:{_line(entry.start_mark)}"
+            row = loader.construct_object(entry, deep=True)
+            yield _mapping(where, row, defaults)
+    except RecursionError as exc:
+        raise ConfigError(f"{path}: nested too deeply to be a list of {kind}.") from exc
+    except yaml.MarkedYAMLError as exc:
+        line = f":{_line(exc.problem_mark)}" if exc.problem_mark else ""
+        hint = " YAML is indented with spaces." if "\\t" in str(exc.problem) or "\t" in text else ""
+        raise ConfigError(f"{path}{line}: not YAML: {exc.problem}.{hint}") from exc
+    except (yaml.YAMLError, ValueError) as exc:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(exc).split())}") from exc
+
+
+def _line(mark: Any) -> int:
+    return int(mark.line) + 1
+
+
+def _json(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+    try:
+        data = json.loads(path.read_text("utf-8-sig"))
+    except json.JSONDecodeError as exc:
+        raise ConfigError(
+            f"{path}:{exc.lineno}: not JSON: {exc.msg}. One object a line is JSONL: name it .jsonl."
+        ) from exc
+    except RecursionError as exc:
+        raise ConfigError(f"{path}: nested too deeply to be a list of {kind}.") from exc
+    defaults = data.get("defaults", {}) if isinstance(data, dict) else {}
+    rows = data.get(kind) if isinstance(data, dict) else data
+    if not isinstance(rows, list) or not isinstance(defaults, dict):
+        raise ConfigError(f"{path}: no list of {kind}. It is a list, or an object with '{kind}' (and 'defaults').")
+    for number, row in enumerate(rows, 1):
+        yield _mapping(f"{path} entry {number}", row, defaults)
+
+
+def _jsonl(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(LINE_LIMIT + 1):
+            number += 1
+            where = f"{path}:{number}"
+            if len(line) > LINE_LIMIT:
+                raise ConfigError(f"{where}: a line of over {LINE_LIMIT // 2**20} MiB. JSONL is one object a line.")
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            try:
+                yield _mapping(where, json.loads(line), {})
+            except UnicodeDecodeError:
+                yield Found(where, problem="not UTF-8")
+            except (ValueError, RecursionError) as exc:
+                yield Found(where, problem=f"not JSON: {exc}")
+
+
+def _csv(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+    csv.field_size_limit(LINE_LIMIT)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey="", strict=True)
+        try:
+            _columns(f"{path}:1", reader.fieldnames or [], required)
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if row.get(""):
+                    yield Found(
+                        where, problem=f"more cells than the header has columns ({len(reader.fieldnames or [])})"
+                    )
+                else:
+                    yield _mapping(where, {k: v for k, v in row.items() if v not in (None, "") and k}, {})
+        except csv.Error as exc:
+            raise ConfigError(f"{path}:{reader.line_num + 1}: not CSV: {exc}") from exc
+
+
+def _parquet(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            _columns(str(path), file.schema_arrow.names, required)
+            number = 0
+            for batch in file.iter_batches(batch_size=256):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield _mapping(f"{path} row {number}", row, {})
+    except pa.ArrowException as exc:
+        raise ConfigError(f"{path}: not a whole Parquet file: {' '.join(str(exc).split())[:200]}") from exc
+
+
+def _dataset(address: str, source: str, required: tuple[str, ...]) -> Iterator[Found]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder = Path(address)
+    try:
+        if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
+            loaded: Any = datasets.load_from_disk(address)
+        else:
+            loaded = datasets.load_dataset(address, streaming=True)
+    except Exception as exc:  # the library raises whatever its parts raise
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:300]
+        raise ConfigError(f"{source}: cannot be loaded as a dataset: {reason}. It can be {_KINDS}.") from exc
+    splits = dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "rows"): loaded}
+    for name, split in splits.items():
+        if split.column_names is not None:
+            _columns(f"{source} ({name})", split.column_names, required)
+        for number, row in enumerate(split, 1):
+            yield _mapping(f"{source} ({name}) row {number}", row, {})
+
+
+def _columns(where: str, found: Any, required: tuple[str, ...]) -> None:
+    if missing := [name for name in required if name not in found]:
+        have = ", ".join(str(name) for name in list(found)[:20]) or "no columns"
+        raise ConfigError(f"{where}: no column {missing[0]!r}. Found: {have}. Needed: {', '.join(required)}.")
+
+
+def _mapping(where: str, row: Any, defaults: dict[str, Any]) -> Found:
+    if not isinstance(row, dict):
+        return Found(where, problem=f"{_short(row)} where a mapping of fields to values is expected")
+    # An empty cell and a null both say that there is nothing.
+    return Found(where, {**defaults, **{str(k): v for k, v in row.items() if v is not None}})
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_READERS = {
+    ".yaml": _yaml,
+    ".yml": _yaml,
+    ".json": _json,
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,93 @@
+"""What a persona and a scenario are, as people write them.
+
+Only a few fields are required, so that other people's datasets work as they are; columns we do not know are kept and
+reach the templates as `npc.COLUMN`. Everything in here is data: no field is ever compiled as a template.
+"""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from pipeline.records import Item
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1_000_000)]
+Named = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000_000)]
+
+
+def _lines(value: Any) -> Any:
+    """A list may be written as one text, one entry a line: all that a CSV cell can hold."""
+    if isinstance(value, str):
+        return [line.strip() for line in value.splitlines() if line.strip()]
+    return value
+
+
+Lines = Annotated[list[Text], BeforeValidator(_lines)]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
+
+
+class Persona(_Row):
+    """Who an NPC is. All but `id`, `name` and `description` may be left out."""
+
+    id: Named
+    name: Named = Field(description="as it is shown to the player")
+    description: Named = Field(description='who it is; reads on after "You are NAME, "')
+    world: Text = ""
+    setting: Text = Field("", description="where and when, in a sentence or two")
+    personality: Text = ""
+    speech: Text = Field("", description="its way of speaking")
+    home: Text = ""
+    trade: Text = ""
+    kin: Text = ""
+    knows: Lines = []
+    hides: Text = Field("", description="its secret, never to be told")
+    wants: Text = ""
+    greeting: Text = ""
+    examples: Lines = Field([], description="lines in its own voice")
+    unknown_words: Lines = Field([], description="words that its world does not know")
+
+
+TEXT_FIELDS = tuple(name for name, field in Persona.model_fields.items() if field.annotation is str)
+
+_PLACEHOLDER = re.compile(r"\{\{\s*npc\.(\w+)\s*\}\}")
+
+
+class Scenario(_Row):
+    """What the player does. A line may hold `{{ npc.FIELD }}` with a text field of Persona: plain substitution.
+
+    A persona without a field that a line uses, or that `requires` names, does not meet this scenario.
+    """
+
+    id: Named
+    category: Named
+    turns: Lines = Field(min_length=1, description="the player's lines")
+    requires: Lines = Field([], description="persona fields without which it makes no sense")
+    player: Named = Field("Stranger", description="the player's name")
+
+    @model_validator(mode="after")
+    def _knows_its_placeholders(self) -> "Scenario":
+        if not all(self.turns):
+            raise ValueError("'turns' has an empty line")
+        used = {field for line in self.turns for field in _PLACEHOLDER.findall(line)}
+        if unknown := sorted(used - set(TEXT_FIELDS)):
+            raise ValueError(f"'turns' uses {{{{ npc.{unknown[0]} }}}}; it can be one of: {', '.join(TEXT_FIELDS)}")
+        self.requires = sorted({*self.requires, *used})
+        return self
+
+    def fits(self, npc: Any) -> bool:
+        return all(getattr(npc, field, None) for field in self.requires)
+
+    def item(self, npc: Any, *, template: str, sample: int, arm: str = "") -> Item:
+        return Item(
+            npc=npc,
+            scenario_id=self.id,
+            category=self.category,
+            player=self.player,
+            lines=tuple(_PLACEHOLDER.sub(lambda match: str(getattr(npc, match[1])), line) for line in self.turns),
+            template=template,
+            sample=sample,
+            arm=arm,
+        )

@@ -1,0 +1,76 @@
+"""Which persona meets which scenario: all the conversations of a run, one after another, in an order that never changes.
+
+Personas come first, so that requests which share their beginning are neighbours. A draw ranks by hash: adding a persona or
+a scenario moves no other draw.
+"""
+
+import hashlib
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+from pipeline.personas.load import read_personas
+from pipeline.personas.schema import Scenario
+from pipeline.records import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """`items` are planned; `unfit` pairs of persona and scenario were left out for a field the persona lacks."""
+
+    personas: int
+    items: int
+    unfit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`personas` is the checked file of the run; `per_persona` None means every scenario that fits."""
+
+    personas: Path
+    scenarios: list[Scenario]
+    template: str
+    samples: int = 1
+    per_persona: int | None = None
+    limit: int | None = None
+
+    def __iter__(self) -> Iterator[Item]:
+        return islice(self._all(), self.limit)
+
+    def count(self) -> Count:
+        personas = items = unfit = 0
+        for npc in read_personas(self.personas):
+            fitting = sum(scenario.fits(npc) for scenario in self.scenarios)
+            drawn = fitting if self.per_persona is None else min(fitting, self.per_persona)
+            personas += 1
+            items += drawn * self.samples
+            unfit += len(self.scenarios) - fitting
+        return Count(personas, items if self.limit is None else min(items, self.limit), unfit)
+
+    def preflight(self) -> Iterator[Item]:
+        """One item for each scenario that any persona fits: enough to try every template on before a run."""
+        waiting = list(self.scenarios)
+        for npc in read_personas(self.personas):
+            for scenario in [s for s in waiting if s.fits(npc)]:
+                waiting.remove(scenario)
+                yield scenario.item(npc, template=self.template, sample=0)
+            if not waiting:
+                return
+
+    def _all(self) -> Iterator[Item]:
+        marks = [hashlib.blake2b(s.id.encode("utf-8", "surrogatepass")).digest() for s in self.scenarios]
+        for npc in read_personas(self.personas):
+            for place in self._drawn(npc, marks):
+                for sample in range(self.samples):
+                    yield self.scenarios[place].item(npc, template=self.template, sample=sample)
+
+    def _drawn(self, npc: SimpleNamespace, marks: list[bytes]) -> list[int]:
+        fitting = [place for place, scenario in enumerate(self.scenarios) if scenario.fits(npc)]
+        if self.per_persona is None or len(fitting) <= self.per_persona:
+            return fitting
+        mark = hashlib.blake2b(npc.id.encode("utf-8", "surrogatepass")).digest()
+        rank = {place: hashlib.blake2b(mark + marks[place], digest_size=8).digest() for place in fitting}
+        return sorted(heapq.nsmallest(self.per_persona, fitting, key=rank.__getitem__))

@@ -1,0 +1,130 @@
+"""Who is there? Which dialect does this address speak, and with which model?
+
+Looking comes before asking: the lists of models first, then whether the paths exist, and only where nothing else tells, a
+request for a single token.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from pipeline.dialects import DIALECTS
+from pipeline.dialects.base import error_text
+from pipeline.errors import ConfigError
+from pipeline.records import GenerateConfig, Message, Request
+
+_PATIENCE = 10.0  # seconds for one look
+_SUFFIXES = ("/v1/chat/completions", "/api/v1/generate", "/v1")
+_HELLO = Request(messages=(Message(role="user", content="Hello"),), prompt="Hello", config=GenerateConfig(max_tokens=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What was found at `url`, which is the address that the dialects' paths are appended to."""
+
+    url: str
+    dialect: str
+    models: tuple[str, ...]
+
+
+def base_url(address: str) -> tuple[str, str | None]:
+    """An address as a person may paste it, without the path of an API, and the dialect if that path gives it away."""
+    address = address if "://" in address else f"http://{address}"
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as exc:
+        raise ConfigError(f"--server {address}: not an address ({exc}). It looks like http://127.0.0.1:5000.") from exc
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError("--server takes an address such as http://127.0.0.1:5000, or 'embedded'.")
+    bare = str(url.copy_with(query=None, fragment=None)).rstrip("/")
+    for suffix in _SUFFIXES:
+        if bare.endswith(suffix):
+            named = next((name for name, dialect in DIALECTS.items() if dialect.path == suffix), None)
+            return bare.removesuffix(suffix), named
+    return bare, None
+
+
+async def probe(
+    address: str, *, dialect: str, transport: httpx.AsyncBaseTransport, headers: Callable[[str], httpx.Headers]
+) -> Server:
+    """Raises ConfigError if nobody answers, if a key is missing, or if it is some other service."""
+    url, named = base_url(address)
+    if dialect == "auto" and named is not None:
+        dialect = named
+    look = _Look(url, transport, headers(url))
+    status, body = await look.get("/v1/models")
+    if status in (401, 403):
+        raise ConfigError(f"{look.shown}: the server wants a key ({status}). Set LLM_API_KEY to it.")
+    if (
+        status == 200
+        and isinstance(body, dict)
+        and isinstance(body.get("data"), list)
+        and dialect in ("auto", "openai")
+    ):
+        models = [m["id"] for m in body["data"] if isinstance(m, dict) and isinstance(m.get("id"), str)]
+        return Server(url, "openai", tuple(models))
+    if dialect == "openai":
+        return Server(url, dialect, ())
+    status, body = await look.get("/api/v1/model")
+    if status == 200 and isinstance(body, dict) and isinstance(body.get("result"), str):
+        return Server(url, "textgen", (body["result"],))
+    if dialect == "textgen":
+        return Server(url, dialect, ())
+    for name, candidate in DIALECTS.items():
+        if (await look.get(candidate.path))[0] == 405:  # the path is there, and wants a POST
+            return Server(url, name, ())
+    for name, candidate in DIALECTS.items():
+        status, body = await look.post(candidate.path, candidate.encode(_HELLO, model=None, stream=False))
+        try:
+            known = status in (400, 422) and error_text(body) is not None
+            if known or (status == 200 and candidate.decode(body) is not None):
+                return Server(url, name, ())
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue
+    raise ConfigError(
+        f"{look.shown}: something answers, but neither as an OpenAI-style server (/v1/chat/completions) nor as "
+        "text-generation-webui's first API (/api/v1/generate). Is it the right port? text-generation-webui has an API "
+        "only when started with --api. If you know better, say it with --dialect openai or --dialect textgen."
+    )
+
+
+class _Look:
+    def __init__(self, url: str, transport: httpx.AsyncBaseTransport, headers: httpx.Headers) -> None:
+        self._url, self._transport, self._headers = url, transport, headers
+        self.shown = str(httpx.URL(url).copy_with(userinfo=b""))
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        return await self._ask("GET", path, None)
+
+    async def post(self, path: str, body: Any) -> tuple[int, Any]:
+        return await self._ask("POST", path, json.dumps(body).encode())
+
+    async def _ask(self, method: str, path: str, content: bytes | None) -> tuple[int, Any]:
+        request = httpx.Request(method, self._url + path, headers=self._headers, content=content)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                response = await self._transport.handle_async_request(request)
+                try:
+                    body = b"".join([chunk async for chunk in response.aiter_bytes()])
+                finally:
+                    await response.aclose()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as exc:
+            raise ConfigError(
+                f"{self.shown}: cannot connect ({exc}). Is the server running, and is this its port? "
+                "Without --server, the embedded model runs."
+            ) from exc
+        except TimeoutError as exc:
+            raise ConfigError(
+                f"{self.shown}: connected, but no answer to {method} {path} within {_PATIENCE:g} s. "
+                "Is it still loading its model, or another service's port?"
+            ) from exc
+        except httpx.HTTPError:
+            return 0, None  # an answer of a kind: it may still know another path
+        try:
+            return response.status_code, json.loads(body)
+        except (ValueError, RecursionError):
+            return response.status_code, None

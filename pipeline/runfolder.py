@@ -1,0 +1,123 @@
+"""A run is a folder: what was asked for, what was answered, and what came of it.
+
+run.json              what was asked, with what, and whether it is finished; written first, and again last
+inputs/               the checked personas, the scenarios and the prompt templates it was made from
+journal/npc.jsonl     every attempt as it happened: with the inputs, all that cannot be made again
+replies.parquet       one row a reply                                                (made from the journal)
+scores.parquet        one row a reply and scorer
+dataset/              what is trained on, with its card
+results.json          the summary
+"""
+
+import datetime
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+
+FORMAT = 1
+
+
+class RunFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest_path = path / "run.json"
+        self.personas = path / "inputs" / "personas.jsonl"
+        self.scenarios = path / "inputs" / "scenarios.jsonl"
+        self.prompts = path / "inputs" / "prompts"
+        self.journal = path / "journal" / "npc.jsonl"
+        self.replies = path / "replies.parquet"
+        self.scores = path / "scores.parquet"
+        self.dataset = path / "dataset"
+        self.results = path / "results.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Sole use of the folder. Raises ConfigError if somebody else has it, or if it is something else's folder."""
+        import filelock
+
+        try:
+            known = {"run.json", "inputs", "journal", ".lock"}
+            strange = self.path.is_dir() and not self.manifest_path.exists() and set(os.listdir(self.path)) - known
+            if strange:
+                raise ConfigError(f"{self.path}: holds other things and no run.json. Take an empty folder for --out.")
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except filelock.Timeout as exc:
+            raise ConfigError(
+                f"{self.path}: another process is writing this run. Wait for it, or take another --out."
+            ) from exc
+        except OSError as exc:
+            raise ConfigError(
+                f"{self.path}: cannot be written: {exc.strerror}. Choose another folder with --out."
+            ) from exc
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def manifest(self) -> dict[str, Any]:
+        """What run.json says; raises ConfigError if it is not there or not ours."""
+        try:
+            manifest = json.loads(self.manifest_path.read_text("utf-8"))
+        except FileNotFoundError as exc:
+            raise ConfigError(
+                f"{self.path}: no run there (no run.json). Runs are made by pipeline generate and eval."
+            ) from exc
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"{self.manifest_path}: cannot be read: {exc}") from exc
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise ConfigError(f"{self.manifest_path}: not a run of this version (format {FORMAT}). Make a new one.")
+        return manifest
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_json(self.manifest_path, {"format": FORMAT, **manifest})
+
+    def finish(self, command: str, summary: dict[str, Any], *, complete: bool) -> None:
+        """Write the summary of a command beside that of others, and the mark that says the run is whole."""
+        try:
+            results = json.loads(self.results.read_text("utf-8"))
+        except (OSError, ValueError):
+            results = {}
+        write_json(self.results, {**results, command: summary})
+        manifest = self.manifest()
+        if complete and not manifest.get("finished"):
+            self.write_manifest({**manifest, "finished": now()})
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Aside, then renamed: what stands under `path` is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", newline="\n", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+
+
+def newest_unfinished(runs: Path, command: str) -> Path:
+    """The folder that `--resume` without a name means."""
+    found = []
+    for manifest_path in runs.glob("*/run.json"):
+        try:
+            manifest = RunFolder(manifest_path.parent).manifest()
+        except ConfigError:
+            continue
+        if manifest.get("command") == command and not manifest.get("finished"):
+            found.append((manifest.get("started", ""), manifest_path.parent))
+    if not found:
+        raise ConfigError(f"--resume: no unfinished pipeline {command} under {runs}/.")
+    return max(found)[1]

@@ -1,0 +1,143 @@
+"""Replies read again from the journal, scored, and written as two tables: `replies.parquet` and `scores.parquet`.
+
+Whoever needs the replies iterates over them here, once: the tables are written while the rows pass by.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.latency import tpot
+from pipeline.produce import Produced
+from pipeline.records import Score, Turn
+from pipeline.scorers import SCORERS, score
+from pipeline.tables import TableWriter
+
+REPLIES = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("persona_id", pa.string()),
+        ("scenario_id", pa.string()),
+        ("category", pa.string()),
+        ("world", pa.string()),
+        ("sample", pa.int32()),
+        ("line", pa.string()),
+        ("reply", pa.string()),  # null: no answer, `error` says why
+        ("error", pa.string()),
+        ("finish_reason", pa.string()),
+        ("attempts", pa.int32()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("sent", pa.float64()),  # Unix time
+        ("e2e", pa.float64()),  # seconds, like the next two
+        ("ttft", pa.float64()),
+        ("tpot", pa.float64()),
+    ]
+)
+SCORES = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("persona_id", pa.string()),
+        ("scenario_id", pa.string()),
+        ("scorer", pa.string()),
+        ("value", pa.float64()),  # null: not applicable
+        ("reason", pa.string()),
+        ("evidence", pa.string()),
+    ]
+)
+
+
+@dataclass(slots=True)
+class Load:
+    """What the replies took, gathered as they pass: seconds and tokens."""
+
+    sent: list[float] = field(default_factory=list)
+    e2e: list[float] = field(default_factory=list)
+    ttft: list[float] = field(default_factory=list)
+    tpot: list[float] = field(default_factory=list)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    counted: int = 0  # replies whose tokens the server counted
+
+    def add(self, turn: Turn) -> None:
+        completion = turn.completion
+        if completion is None or completion.timing is None:
+            return
+        timing, usage = completion.timing, completion.usage
+        self.sent.append(timing.sent)
+        self.e2e.append(timing.e2e)
+        if timing.ttft is not None:
+            self.ttft.append(timing.ttft)
+        if (per_token := tpot(completion)) is not None:
+            self.tpot.append(per_token)
+        if usage.completion_tokens is not None:
+            self.counted += 1
+            self.completion_tokens += usage.completion_tokens
+            self.prompt_tokens += usage.prompt_tokens or 0
+
+    def busy(self) -> float:
+        """Seconds in which at least one reply was under way. Pauses between a run and its resumption do not count."""
+        if not self.sent:
+            return 0.0
+        order = np.argsort(self.sent)
+        start = np.asarray(self.sent)[order]
+        end = np.maximum.accumulate(start + np.asarray(self.e2e)[order])
+        gaps = np.maximum(start[1:] - end[:-1], 0.0)
+        return float(end[-1] - start[0] - gaps.sum())
+
+
+def scored(produced: Produced, load: Load) -> Iterator[tuple[Turn, dict[str, Score]]]:
+    """Every planned reply with its scores (none where no answer came), in the order of the plan."""
+    folder = produced.folder
+    with (
+        TableWriter(folder.replies, REPLIES, keep_empty=True) as replies,
+        TableWriter(folder.scores, SCORES, keep_empty=True) as scores,
+    ):
+        for turn in produced.turns():
+            load.add(turn)
+            replies.add(_reply_row(turn))
+            found = score(turn) if turn.completion is not None else {}
+            item = turn.item
+            for name, value in found.items():
+                scores.add(
+                    {
+                        "item_id": item.item_id,
+                        "persona_id": item.npc.id,
+                        "scenario_id": item.scenario_id,
+                        "scorer": name,
+                        "value": value.value,
+                        "reason": value.reason,
+                        "evidence": value.evidence,
+                    }
+                )
+            yield turn, found
+
+
+def scorer_names() -> tuple[str, ...]:
+    return tuple(SCORERS)
+
+
+def _reply_row(turn: Turn) -> dict[str, object]:
+    item, completion = turn.item, turn.completion
+    timing = completion.timing if completion else None
+    return {
+        "item_id": item.item_id,
+        "persona_id": item.npc.id,
+        "scenario_id": item.scenario_id,
+        "category": item.category,
+        "world": item.npc.world,
+        "sample": item.sample,
+        "line": turn.line,
+        "reply": completion.text if completion else None,
+        "error": None if completion else (turn.error or "not asked yet"),
+        "finish_reason": completion.finish_reason if completion else None,
+        "attempts": completion.attempts if completion else None,
+        "prompt_tokens": completion.usage.prompt_tokens if completion else None,
+        "completion_tokens": completion.usage.completion_tokens if completion else None,
+        "sent": timing.sent if timing else None,
+        "e2e": timing.e2e if timing else None,
+        "ttft": timing.ttft if timing else None,
+        "tpot": tpot(completion) if completion else None,
+    }

@@ -1,0 +1,73 @@
+"""What a command says at its end, as text. The same, as JSON, is what `--json` prints and `results.json` keeps."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.progress import printable
+
+OWN_SERVER = """\
+These replies come from the small embedded model: they show the way, and are not worth training on. With your own server:
+    pipeline {command} --server http://127.0.0.1:5000       # text-generation-webui (start it with --api)
+    pipeline {command} --server http://127.0.0.1:5001       # KoboldCpp;  llama.cpp: 8080, Ollama: 11434, vLLM: 8000
+"""
+
+
+def generated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
+    kept, asked = summary["kept"], summary["asked"]
+    lines = [f"{asked} replies asked for, {summary['answered']} answered, {kept} kept"]
+    if summary["failed"]:
+        lines[0] += f", {summary['failed']} failed"
+    if summary["missing"]:
+        lines[0] += f", {summary['missing']} not asked yet"
+    for name, count in summary["dropped"].items():
+        lines.append(f"  dropped {count:5d}  {name:17} e.g. {summary['examples'].get(name, '')}")
+    for error, count in summary["errors"].items():
+        lines.append(f"  failed  {count:5d}  {error}")
+    lines.append(_speed(summary["latency"], summary["tokens"]))
+    if kept:
+        lines.append("splits   " + ", ".join(f"{name} {count}" for name, count in summary["splits"].items()))
+    lines += [f"         {note}" for note in summary["notes"]]
+    dataset = folder / "dataset"
+    if kept:
+        lines.append(f"dataset  {dataset}")
+        lines.append(f'    datasets.load_dataset("{dataset.as_posix()}", "sft")')
+    else:
+        lines.append(f"Nothing was kept; what was dropped, and why, is in {dataset / 'rejected'}.")
+    text = "\n".join(line for line in lines if line)
+    return printable(text) + ("\n\n" + OWN_SERVER.format(command="generate").rstrip() if demo else "")
+
+
+def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
+    lines = [
+        f"{summary['answered']} of {summary['asked']} replies, {summary['personas']} personas, {summary['items']} items"
+        + (f", {summary['failed']} failed" if summary["failed"] else "")
+        + (f", {summary['missing']} not asked yet" if summary["missing"] else ""),
+        "",
+        f"{'score (1 is good)':20} {'mean':>6}  {'95 % interval':>15}  not applicable",
+    ]
+    for name, mean in summary["scores"].items():
+        interval = "-" if mean["low"] is None else f"{mean['low']:.3f} to {mean['high']:.3f}"
+        lines.append(f"{name:20} {mean['value']:6.3f}  {interval:>15}  {mean['not_applicable'] or ''}".rstrip())
+    load = summary["load"]
+    lines += [
+        "",
+        f"latency at concurrency {load['concurrency']}, {'streaming' if load['streaming'] else 'not streaming'}",
+    ]
+    for name, found in summary["latency"].items():
+        unit, scale = ("ms", 1000) if name == "tpot" else ("s", 1)
+        for p in ("p50", "p95"):
+            low, high = (found[p][end] for end in ("low", "high"))
+            ends = [f"{end * scale:.2f}" if end is not None else "?" for end in (low, high)]
+            lines.append(f"  {name:4} {p}  {found[p]['value'] * scale:8.2f} {unit:2}  ({ends[0]} to {ends[1]})")
+    if rate := summary["tokens"]["completion_per_second"]:
+        lines.append(f"  {rate:.0f} tokens/s")
+    lines += ["", "Intervals are clustered by persona: they hold for more personas like these.", f"written  {folder}"]
+    return printable("\n".join(lines)) + ("\n\n" + OWN_SERVER.format(command="eval").rstrip() if demo else "")
+
+
+def _speed(latency: dict[str, float] | None, tokens: dict[str, Any]) -> str:
+    if latency is None:
+        return ""
+    rate = tokens["completion_per_second"]
+    said = f", {rate:.0f} tokens/s" if rate else ", tokens not counted by the server"
+    return f"latency  p50 {latency['e2e_p50']:.2f} s, p95 {latency['e2e_p95']:.2f} s{said}"
