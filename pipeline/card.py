@@ -15,7 +15,7 @@ from pipeline.splits import KNOWN, NEW, TRAIN
 
 _ABOUT_SPLITS = {
     TRAIN: "to train on",
-    KNOWN: "NPCs that are in the training set, in scenarios that are not",
+    KNOWN: "scenarios that are not in the training set, with NPCs that were not held out of it",
     NEW: "NPCs that are not in the training set",
 }
 _DEMO = """\
@@ -27,12 +27,13 @@ _DEMO = """\
 def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words: list[int]) -> None:
     """`summary` is that of `dataset.Made`; `words` the length of each kept reply."""
     target, config = produced.target, produced.config
-    configs: list[dict[str, Any]] = [
-        {"config_name": "rejected", "data_files": [{"split": "train", "path": "rejected/train.parquet"}]}
-    ]
+    configs: list[dict[str, Any]] = []
     if summary["splits"]:
         files = [{"split": name, "path": f"sft/{name}.parquet"} for name in summary["splits"]]
-        configs.insert(0, {"config_name": "sft", "default": True, "data_files": files})
+        configs.append({"config_name": "sft", "default": True, "data_files": files})
+    if summary["dropped"]:  # `datasets` cannot load a table without rows
+        files = [{"split": "train", "path": "rejected/train.parquet"}]
+        configs.append({"config_name": "rejected", "data_files": files})
     head = {
         "pretty_name": "NPC replies",
         "tags": ["npc", "role-play", "synthetic"],
@@ -51,7 +52,7 @@ def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words:
             ("what", "value"),
             [
                 ("model", _code(target.model or "not named by the server")),
-                ("licence of the model", target.licence or "see the model's own licence"),
+                ("licence of the model", _code(target.licence) if target.licence else "see the model's own licence"),
                 ("identity", _code(target.identity)),
                 ("server", f"{_code(target.shown)}, dialect {_code(target.dialect.name)}"),
                 ("personas", f"{produced.count.personas} from {_code(config.personas)}"),
@@ -68,11 +69,14 @@ def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words:
                 ("asked for", str(summary["asked"])),
                 ("answered", str(summary["answered"])),
                 ("failed", str(summary["failed"])),
+                *([("not asked yet", str(summary["missing"]))] if summary["missing"] else []),
                 *((f"dropped by {_code(name)}", str(count)) for name, count in summary["dropped"].items()),
                 ("**kept**", f"**{summary['kept']}**"),
             ],
         ),
-        "Dropped rows are in the config `rejected`, each with its filter, reason and evidence.\n",
+        "Dropped rows are in the config `rejected`, each with its filter, reason and evidence.\n"
+        if summary["dropped"]
+        else "Nothing was dropped: there is no config `rejected`.\n",
         "## Splits\n",
         _table(("split", "rows", "what"), [(n, str(c), _ABOUT_SPLITS[n]) for n, c in summary["splits"].items()]),
         "".join(f"- {note}\n" for note in summary["notes"]),

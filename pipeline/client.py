@@ -15,17 +15,20 @@ import inspect
 import json
 import logging
 import random
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import unquote_to_bytes
 
 import httpx
 
-from pipeline.config import DEFAULT_PATH, LLMSettings
+from pipeline.config import DEFAULT_PATH, LLMSettings, secrets_in, without
 from pipeline.dialects import DIALECTS, Dialect
+from pipeline.dialects.base import well_formed
 from pipeline.errors import BadReply, ConfigError, Refused, ServerError, Unreachable
+from pipeline.probe import base_url
 from pipeline.records import Attempt, Completion, Message, Request, Timing
 from pipeline.reply import StreamReader, UnreadableReply, read_reply
 from pipeline.retry import final_status, retry_after, retry_delay, retryable_status
@@ -38,8 +41,9 @@ _log = logging.getLogger(__name__)
 class LLMClient:
     """Talks to one server. `LLMClient()` takes everything from `LLM_*` in the environment, with Evennia's defaults.
 
-    `url` is the server's address without the dialect's path; `timeout` is in seconds, for one reply with all its attempts;
-    `api_key` is sent as a bearer token and appears nowhere else; `transport` is any of httpx's, for tests say.
+    `url` is the server's address, with or without the dialect's path; `timeout` is in seconds, for one reply with all
+    its attempts; `api_key` is sent as a bearer token and appears nowhere else; `transport` is any of httpx's, for tests
+    say.
     """
 
     def __init__(
@@ -55,21 +59,27 @@ class LLMClient:
         transport: httpx.AsyncBaseTransport | None = None,
         on_bad_request: Callable[[int, str], Any] | None = None,
     ) -> None:
-        self._settings = LLMSettings.from_environment() if url is None else None
-        if self._settings is not None:
-            url, headers = self._settings.host, {**self._settings.headers, **(headers or {})}
-        assert url is not None
         if dialect not in DIALECTS:
             raise ConfigError(f"unknown dialect {dialect!r}. It can be {', '.join(DIALECTS)}.")
         self.dialect: Dialect = DIALECTS[dialect]
-        self._url = url.rstrip("/")
+        self._settings: LLMSettings | None = None
+        if url is None:
+            self._settings = settings = LLMSettings.from_environment()
+            url, api_key = settings.host.rstrip("/"), api_key or settings.api_key
+            headers = {**settings.headers, **(headers or {})}
+            self._endpoint = _setting_as_url(url + self.dialect.path)
+            self._seed_url = _setting_as_url(url + "/" + (settings.path or DEFAULT_PATH).lstrip("/"))
+        else:
+            url, _ = base_url(url)
+            self._endpoint = self._seed_url = httpx.URL(url + self.dialect.path)
         self._model, self._timeout, self._on_bad_request = model, timeout, on_bad_request
         self._stream = stream and self.dialect.streams
         self._headers = request_headers(url, api_key, headers)
         self._secrets = secrets_in(self._headers)
+        # In a reply only what cannot be a word: a key like "test" must not change what an NPC says.
+        self._keys = tuple(secret for secret in self._secrets if len(secret) >= 8 and not re.search(r"\s", secret))
         self._owned = transport is None
         self._transport = transport if transport is not None else default_transport()
-        self._endpoint = httpx.URL(self._url + self.dialect.path)
         self.address = str(self._endpoint.copy_with(userinfo=b""))
 
     async def __aenter__(self) -> Self:
@@ -110,18 +120,15 @@ class LLMClient:
     async def get_response(self, prompt: str | Sequence[str]) -> str:
         """The reply to `prompt` (a list is joined by line feeds), or "" if there is none for whatever reason."""
         text = prompt if isinstance(prompt, str) else "\n".join(prompt)
-        url, body = (
-            self._endpoint,
-            self.dialect.encode(
-                Request(messages=(Message(role="user", content=text),), prompt=text), model=self._model, stream=False
-            ),
-        )
         if self._settings is not None:
-            url, body = _seed_request(self._settings, text)
+            body = _seed_body(self._settings, text)
+        else:
+            asked = Request(messages=(Message(role="user", content=text),), prompt=text)
+            body = self.dialect.encode(asked, model=self._model, stream=False)
         status, answer = 500, ""
         try:
             async with asyncio.timeout(self._timeout):
-                status, answer = await self._exchange(url, json.dumps(body).encode())
+                status, answer = await self._exchange(json.dumps(body).encode())
             if status == 200:
                 return _text_in(json.loads(answer))
         except TimeoutError:
@@ -130,22 +137,22 @@ class LLMClient:
             answer = f"{type(exc).__name__}: {exc}"
         except (ValueError, LookupError, TypeError, RecursionError):
             pass  # a 200 that is no reply: reported below like every other failure
-        _log.error("LLM API error (status %s) from %s: %s", status, url.copy_with(userinfo=b""), answer[:200])
+        answer = without(answer, self._secrets)
+        url = self._seed_url.copy_with(userinfo=b"")
+        _log.error("LLM API error (status %s) from %s: %s", status, url, answer[:200])
         if self._on_bad_request is not None:
             result = self._on_bad_request(status, answer)
             if inspect.isawaitable(result):
                 await result
         return ""
 
-    async def _exchange(self, url: httpx.URL, content: bytes) -> tuple[int, str]:
-        response = await self._transport.handle_async_request(
-            httpx.Request("POST", url, headers=self._headers, content=content)
-        )
+    async def _exchange(self, content: bytes) -> tuple[int, str]:
+        response = await self._transport.handle_async_request(self._request(self._seed_url, content))
         try:
-            body = b"".join([chunk async for chunk in response.aiter_bytes()])
+            body = b"".join([chunk async for chunk in _body(response)])
         finally:
             await response.aclose()
-        return response.status_code, self._redacted(body)
+        return response.status_code, without(body.decode("utf-8", "replace"), self._keys)
 
     async def _attempt(self, content: bytes, number: int, on_attempt: OnAttempt | None) -> Completion:
         """One request on the wire. Whatever becomes of it is recorded, also when the deadline cuts it off."""
@@ -154,6 +161,9 @@ class LLMClient:
         status: int | None = None
         ttft = last = None
         wall, start = time.time(), time.perf_counter()
+
+        def whole() -> str:
+            return b"".join(chunks).decode("utf-8", "replace")
 
         def record(*, error: str | None = None, final: bool = False, body: str | None = None) -> Timing:
             timing = Timing(sent=wall, e2e=time.perf_counter() - start, ttft=ttft, last=last)
@@ -164,7 +174,7 @@ class LLMClient:
                         timing=timing,
                         status=status,
                         streamed=reader is not None,
-                        body=self._redacted(b"".join(chunks)) if body is None and chunks else body,
+                        body=without(whole(), self._secrets) if body is None and chunks else body,
                         error=error,
                         final=final,
                     )
@@ -172,14 +182,13 @@ class LLMClient:
             return timing
 
         try:
-            response = await self._transport.handle_async_request(
-                httpx.Request("POST", self._endpoint, headers=self._headers, content=content)
-            )
+            response = await self._transport.handle_async_request(self._request(self._endpoint, content))
             status = response.status_code
-            if status == 200 and "text/event-stream" in response.headers.get("content-type", ""):
+            kind = response.headers.get("content-type", "").lower()
+            if self._stream and response.is_success and "text/event-stream" in kind:
                 reader = StreamReader(self.dialect)
             try:
-                async for chunk in response.aiter_bytes():
+                async for chunk in _body(response):
                     chunks.append(chunk)
                     if reader is not None:
                         now = time.perf_counter() - start
@@ -189,32 +198,39 @@ class LLMClient:
             finally:
                 await response.aclose()
         except httpx.HTTPError as exc:
-            problem = f"POST {self.address}: {type(exc).__name__}: {exc}"
+            problem = without(f"POST {self.address}: {type(exc).__name__}: {exc}", self._secrets)
             record(error=problem)
-            raise Unreachable(f"{problem}. Is it running?", url=self.address) from exc
+            hint = ". Is it running?" if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout) else ""
+            raise Unreachable(problem + hint, url=self.address, retryable=_may_pass(exc)) from exc
         except asyncio.CancelledError:
             record(error="cut off before the reply was whole")
             raise
 
-        text = self._redacted(b"".join(chunks))
-        if status != 200:
+        if not response.is_success:
+            text = without(whole(), self._secrets)
             refused = _refused(self.address, status, text, response.headers)
-            record(error=str(refused), final=final_status(response.status_code), body=text)
+            record(error=str(refused), final=final_status(status), body=text)
             raise refused
+        text = without(came := whole(), self._keys)
         timing = record(final=True, body=text)
         try:
-            reply = reader.close() if reader is not None else read_reply(self.dialect, text, streamed=False)
+            if reader is not None and text == came:
+                reply = reader.close()
+            else:
+                reply = read_reply(self.dialect, text, streamed=reader is not None)
         except UnreadableReply as exc:
             problem = f"POST {self.address}: {exc}: {text[:200]!r}. Is it really {self.dialect.name}? See --dialect."
+            problem = without(problem, self._secrets)
             record(error=problem, body="")  # the record of the body stands; this one says that it is no answer
             raise BadReply(problem, url=self.address) from exc
         return replace(reply, timing=timing, attempts=number)
 
-    def _redacted(self, body: bytes) -> str:
-        text = body.decode("utf-8", "replace")
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
-        return text
+    def _request(self, url: httpx.URL, content: bytes) -> httpx.Request:
+        # Given a stream, httpx does not look for what it should add to the headers: that takes longer than all else here.
+        headers = [*self._headers.raw, (b"Content-Length", b"%d" % len(content))]
+        if "host" not in self._headers:
+            headers.insert(0, (b"Host", url.netloc))
+        return httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(content))
 
 
 def default_transport() -> httpx.AsyncBaseTransport:
@@ -225,23 +241,33 @@ def default_transport() -> httpx.AsyncBaseTransport:
 
 def request_headers(url: str, api_key: str | None, headers: Mapping[str, str] | None = None) -> httpx.Headers:
     """What every request to `url` carries. Raises ConfigError without showing a value: it may be a key."""
-    given = {"Content-Type": "application/json", "Accept": "*/*", **(headers or {})}
+    wanted = list((headers or {}).items())
     if userinfo := httpx.URL(url).userinfo:
-        given["Authorization"] = f"Basic {base64.b64encode(unquote_to_bytes(userinfo)).decode()}"
+        wanted.append(("Authorization", f"Basic {base64.b64encode(unquote_to_bytes(userinfo)).decode()}"))
     if api_key:
-        given["Authorization"] = f"Bearer {api_key}"
-    for name, value in given.items():
-        if not value.isascii() or any(ord(c) < 32 for c in value):
+        wanted.append(("Authorization", f"Bearer {api_key}"))
+    given = httpx.Headers({"Content-Type": "application/json", "Accept": "*/*"})
+    for name, value in wanted:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII):
+            raise ConfigError("the name of a header has characters that HTTP does not allow (a colon? a space?).")
+        if not value.isascii() or not value.isprintable():
             raise ConfigError(f"the value of the header {name} has characters that HTTP does not allow (a line feed?).")
-    return httpx.Headers(given)
+        given[name] = value
+    return given
 
 
-def secrets_in(headers: httpx.Headers) -> tuple[str, ...]:
-    """The values that must never be shown: servers echo them in their errors."""
-    harmless = {"content-type", "accept"}
-    values = [value for name, value in headers.items() if name.lower() not in harmless]
-    values += [value.split(" ", 1)[-1] for value in values]
-    return tuple(sorted({value for value in values if len(value) >= 4}, key=len, reverse=True))
+def _may_pass(exc: httpx.HTTPError) -> bool:
+    """Whether asking again may end otherwise."""
+    from pipeline.transport import ReplyTooLarge
+
+    return not isinstance(exc, ReplyTooLarge | httpx.LocalProtocolError | httpx.UnsupportedProtocol)
+
+
+def _body(response: httpx.Response) -> AsyncIterable[bytes]:
+    """The reads as they come. httpx's own iterator costs more than the network; it is needed only to decompress."""
+    if isinstance(response.stream, httpx.AsyncByteStream) and "content-encoding" not in response.headers:
+        return response.stream
+    return response.aiter_bytes()
 
 
 def _refused(address: str, status: int, body: str, headers: httpx.Headers) -> Refused:
@@ -253,24 +279,30 @@ def _refused(address: str, status: int, body: str, headers: httpx.Headers) -> Re
     hint = (
         " Redirects are not followed: give the address it points to." if 300 <= status < 400 else hints.get(status, "")
     )
+    wait = retry_after(headers.get("retry-after"), now=time.time())
+    if wait is not None:
+        hint += f" It asks to wait for {wait:.0f} s."
     return Refused(
         f"POST {address}: {status} {body[:200]!r}.{hint}",
         url=address,
         status=status,
         body=body,
         retryable=retryable_status(status),
-        retry_after=retry_after(headers.get("retry-after"), now=time.time()),
+        retry_after=wait,
     )
 
 
-def _seed_request(settings: LLMSettings, text: str) -> tuple[httpx.URL, dict[str, Any]]:
-    path = settings.path or DEFAULT_PATH
-    body = dict(settings.request_body)
-    if path.endswith("/chat/completions"):
-        body["messages"] = [{"role": "user", "content": text}]
-    else:
-        body[settings.prompt_keyname] = text
-    return httpx.URL(settings.host.rstrip("/") + "/" + path.lstrip("/")), body
+def _setting_as_url(text: str) -> httpx.URL:
+    try:
+        return httpx.URL(text)
+    except httpx.InvalidURL:  # whose message may quote a password
+        raise ConfigError("LLM_HOST with LLM_PATH is no address. It looks like http://127.0.0.1:5000.") from None
+
+
+def _seed_body(settings: LLMSettings, text: str) -> dict[str, Any]:
+    if (settings.path or "").endswith("/chat/completions"):
+        return {**settings.request_body, "messages": [{"role": "user", "content": text}]}
+    return {**settings.request_body, settings.prompt_keyname: text}
 
 
 def _text_in(body: Any) -> str:
@@ -282,4 +314,4 @@ def _text_in(body: Any) -> str:
         text = choice["message"]["content"] if "message" in choice else choice["text"]
     if not isinstance(text, str):
         raise TypeError("no text")
-    return text
+    return well_formed(text)

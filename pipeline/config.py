@@ -1,9 +1,11 @@
-"""Settings: the library's from `LLM_*` in the environment, a command's from its options.
+"""Settings: the library's from `LLM_*` in the environment, a command's from its options; and which must never be shown.
 
 The `LLM_*` names and defaults are those of Evennia's contrib `rpg/llm`, so that settings written for it mean the same
 here. Headers and body are JSON in the environment.
 """
 
+import base64
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,18 +22,22 @@ DEFAULT_PATH = "/api/v1/generate"
 class LLMSettings:
     """Where `LLMClient.get_response` sends a prompt, and how. `path` is None unless somebody set it."""
 
-    host: str = DEFAULT_HOST
+    # Not in the repr: what may hold a key.
+    host: str = field(default=DEFAULT_HOST, repr=False)
     path: str | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"}, repr=False)
+    api_key: str | None = field(default=None, repr=False)
     prompt_keyname: str = "prompt"
-    request_body: Mapping[str, Any] = field(default_factory=lambda: {"max_new_tokens": 250, "temperature": 0.7})
+    request_body: Mapping[str, Any] = field(
+        default_factory=lambda: {"max_new_tokens": 250, "temperature": 0.7}, repr=False
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "LLMSettings":
         given: dict[str, Any] = {}
-        for name, key in (("host", "LLM_HOST"), ("path", "LLM_PATH"), ("prompt_keyname", "LLM_PROMPT_KEYNAME")):
-            if environment.get(key):
-                given[name] = environment[key]
+        for name in ("host", "path", "api_key", "prompt_keyname"):
+            if value := environment.get(f"LLM_{name.upper()}"):
+                given[name] = value
         if environment.get("LLM_HEADERS"):
             headers = _json_object("LLM_HEADERS", environment["LLM_HEADERS"])
             # Evennia's newer form has lists of values.
@@ -45,14 +51,39 @@ class LLMSettings:
 
 
 def _json_object(name: str, text: str) -> dict[str, Any]:
+    # The value may hold a key: it is neither shown nor chained.
     try:
         value = json.loads(text)
     except json.JSONDecodeError as exc:
-        # The value may hold a key: it is not shown.
-        raise ConfigError(f"{name} in the environment is not JSON: {exc.msg} at column {exc.colno}.") from exc
+        raise ConfigError(f"{name} in the environment is not JSON: {exc.msg} at character {exc.pos + 1}.") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets in brackets in brackets
+        raise ConfigError(f"{name} in the environment is no JSON that can be read.") from None
     if not isinstance(value, dict):
         raise ConfigError(f'{name} in the environment has to be a JSON object such as {{"NAME": "VALUE"}}.')
     return value
+
+
+def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The values that must never be shown, in each form in which a server may echo them in its errors."""
+    harmless = {"content-type", "accept", "accept-encoding", "connection", "host", "user-agent"}
+    found: set[str] = set()
+    for name, value in headers.items():
+        scheme, _, rest = value.partition(" ")
+        if name.lower() not in harmless:
+            found |= {value, rest}
+        if scheme.lower() == "basic":
+            with contextlib.suppress(ValueError):
+                userinfo = base64.b64decode(rest).decode("utf-8", "replace")
+                found |= {userinfo, *userinfo.split(":", 1)}
+    found |= {json.dumps(value)[1:-1] for value in found}
+    found |= {value.replace("/", "\\/") for value in found}
+    return tuple(sorted((value for value in found if len(value) >= 4), key=len, reverse=True))
+
+
+def without(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "[key]")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +93,7 @@ class RunConfig:
     command: str  # "generate" or "eval"
     personas: str
     scenarios: str
-    server: str = "embedded"
+    server: str = field(default="embedded", repr=False)  # may hold a password
     dialect: str = "auto"
     model: str | None = None
     model_path: str | None = None

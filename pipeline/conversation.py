@@ -3,7 +3,6 @@
 For now a conversation is one turn: the player's first line, the NPC's answer.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -89,4 +88,6 @@ class Script:
 
 def clean(text: str, name: str) -> str:
     """The reply without the speaker's own name in front, which models like to repeat. The journal keeps it as it came."""
-    return re.sub(rf"\A\s*{re.escape(name)}\s*:", "", text, count=1).strip()
+    text = text.strip()
+    rest = text.removeprefix(name).lstrip()
+    return rest[1:].lstrip() if text.startswith(name) and rest.startswith(":") else text

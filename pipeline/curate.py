@@ -4,6 +4,7 @@ A score that is not applicable drops nothing. What is dropped is kept elsewhere,
 must be able to see what a filter costs.
 """
 
+import unicodedata
 from dataclasses import dataclass
 
 from pipeline.records import Score, Turn
@@ -47,8 +48,14 @@ class Curator:
         if turn.item.npc.id != self._persona:
             self._persona = turn.item.npc.id
             self._said.clear()
-        heard = "".join(c for c in turn.text.casefold() if c.isalnum())
+        heard = _heard(turn.text)
         if heard in self._said:
             return Drop(DUPLICATE, "this persona has said it before", self._said[heard])
         self._said[heard] = turn.item.item_id
         return None
+
+
+def _heard(text: str) -> str:
+    """Letters and digits only, with their marks: in Hindi, these are the vowels."""
+    spelled = unicodedata.normalize("NFC", text.casefold())
+    return "".join(c for c in spelled if c.isalnum() or unicodedata.category(c)[0] == "M")

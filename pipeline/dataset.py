@@ -111,7 +111,7 @@ def make_dataset(produced: Produced) -> Made:
                     made.missing += 1
                 else:
                     made.failed += 1
-                    made.errors[turn.error[:200]] += 1
+                    made.errors[_one_line(turn.error)[:200]] += 1
                 continue
             made.answered += 1
             drop = curator.verdict(turn, scores)
@@ -152,8 +152,13 @@ def _row(turn: Turn, scores: dict[str, Score], produced: Produced) -> dict[str, 
 
 
 def _example(turn: Turn, drop: Drop) -> str:
-    said = " ".join(turn.text.split())
-    return f"{turn.item.npc.name}: {said[:100]}{'...' if len(said) > 100 else ''} ({drop.reason})"
+    said = _one_line(turn.text)
+    return f"{_one_line(turn.item.npc.name)}: {said[:100]}{'...' if len(said) > 100 else ''} ({drop.reason})"
+
+
+def _one_line(text: str) -> str:
+    """The summary is shown in terminals, also as JSON: nothing in it that they would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _replace(final: Path, aside: Path) -> None:

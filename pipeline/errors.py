@@ -38,6 +38,10 @@ class ServerError(PipelineError):
 class Unreachable(ServerError):
     """No whole answer came."""
 
+    def __init__(self, message: str, *, url: str, retryable: bool = True) -> None:
+        super().__init__(message, url=url)
+        self.retryable = retryable
+
 
 class Refused(ServerError):
     """An answer came, with an error status. `status` is that of HTTP, `body` what came with it, keys redacted;

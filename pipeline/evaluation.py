@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.latency import quantile
 from pipeline.produce import Produced
 from pipeline.scored import Load, scored, scorer_names
-from pipeline.stats import clustered_mean, reduce_repeats
+from pipeline.stats import Mean, clustered_mean, reduce_repeats
 
 
 def evaluate(produced: Produced) -> dict[str, Any]:
@@ -48,6 +48,8 @@ def evaluate(produced: Produced) -> dict[str, Any]:
         if found:
             reduced = reduce_repeats([value for _, value in found], [item for item, _ in found])
             means[name] = {**asdict(clustered_mean(reduced, persona_of)), "not_applicable": not_applicable[name]}
+        elif not_applicable[name]:
+            means[name] = {**asdict(Mean(None, None, None, 0, 0)), "not_applicable": not_applicable[name]}
     busy = load.busy()
     return {
         "asked": produced.count.items,

@@ -19,7 +19,6 @@ import re
 import zlib
 from array import array
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +28,7 @@ from pipeline.records import Attempt, Timing
 VERSION = 1
 _HEADER = b'{"journal":"npc-pipeline","version":%d}\n'
 _RECORD = re.compile(rb'\{"seq":\d+,("key":"([0-9a-f]{32})","attempt":\d+,"final":(true|false)),"crc":(\d+),"payload":')
-_encode = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,9 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            self._size = self._scan() if path.exists() else 0
             self._descriptor = os.open(path, flags, 0o644)
             self._reader: BinaryIO = path.open("rb")
-            self._size = self._scan()
             if self._size == 0:
                 self._write(_HEADER % VERSION)
         except OSError as exc:

@@ -44,10 +44,11 @@ def quantile(values: Sequence[float], q: float, level: float = 0.95) -> Quantile
     tail = (1 - level) / 2
     low = int(np.searchsorted(below, tail, side="right"))  # P(count < low) <= tail
     high = int(np.searchsorted(below, 1 - tail))  # P(count > high) <= tail
+    value = float(np.quantile(ordered, q))
     return Quantile(
-        float(np.quantile(ordered, q)),
-        float(ordered[low - 1]) if low >= 1 else None,
-        float(ordered[high]) if high < n else None,
+        value,
+        min(value, float(ordered[low - 1])) if low >= 1 else None,  # `value` is interpolated, and may lie below
+        max(value, float(ordered[high])) if high < n else None,
     )
 
 

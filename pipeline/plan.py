@@ -72,5 +72,5 @@ class Plan:
         if self.per_persona is None or len(fitting) <= self.per_persona:
             return fitting
         mark = hashlib.blake2b(npc.id.encode("utf-8", "surrogatepass")).digest()
-        rank = {place: hashlib.blake2b(mark + marks[place], digest_size=8).digest() for place in fitting}
-        return sorted(heapq.nsmallest(self.per_persona, fitting, key=rank.__getitem__))
+        ranked = ((hashlib.blake2b(mark + marks[place], digest_size=8).digest(), place) for place in fitting)
+        return sorted(place for _, place in heapq.nsmallest(self.per_persona, ranked))

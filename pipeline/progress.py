@@ -15,13 +15,17 @@ _WINDOW = 1000  # latest replies that the median is taken over
 
 
 class Silent:
-    """Says what matters, shows nothing."""
+    """Nothing but trouble: what there is to say before the first request is information, after it bad news."""
+
+    def __init__(self) -> None:
+        self._asking = False
 
     def say(self, text: str) -> None:
-        print(printable(text), file=sys.stderr, flush=True)
+        if self._asking:
+            _tell(text)
 
     def begin(self, total: int, done: int) -> None:
-        pass
+        self._asking = True
 
     def reply(self, completion: Completion | None) -> None:
         pass
@@ -34,10 +38,14 @@ class Plain(Silent):
     """A line now and then."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._total = self._done = self._failed = self._tokens = self._begun_with = 0
         self._start = self._shown = 0.0
         self._latest: list[float] = []
         self._sorted: list[float] = []
+
+    def say(self, text: str) -> None:
+        _tell(text)
 
     def begin(self, total: int, done: int) -> None:
         self._total, self._done, self._begun_with = total, done, done
@@ -127,6 +135,10 @@ def watcher(*, quiet: bool) -> Silent:
     if quiet:
         return Silent()
     return Bar() if sys.stderr.isatty() else Plain()
+
+
+def _tell(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -21,10 +22,12 @@ KEY_VERSION = 1  # raise it when the canonical form of a request changes: old an
 Role = Literal["system", "user", "assistant"]
 Speaker = Literal["npc", "player", "judge"]
 
+_canonical = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def digest(*parts: object) -> str:
     """128 bits of the parts as 32 hex digits, the same on any machine. JSON keeps ("ab", "c") and ("a", "bc") apart."""
-    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    text = _canonical(parts)
     # A lone surrogate (from a "\ud800" in somebody's JSON) must not cost the run.
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -110,7 +113,7 @@ class Attempt:
     final: bool = False  # an answer: a reply, or a refusal that would come again; not to be asked for again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Item:
     """One planned conversation. `npc` holds the persona's fields for templates and scorers, `lines` the player's."""
 
@@ -123,12 +126,12 @@ class Item:
     sample: int
     arm: str = ""
 
-    @property
+    @cached_property
     def item_id(self) -> str:
         return digest(self.npc.id, self.scenario_id, self.template, self.arm, self.sample)
 
     def turn_id(self, turn: int, speaker: Speaker) -> str:
-        return digest(self.item_id, turn, speaker)
+        return f"{self.item_id}/{turn}/{speaker}"
 
     def seed(self, run_seed: int, turn: int, speaker: Speaker) -> int:
         """31 bits: what every server takes."""

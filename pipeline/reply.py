@@ -4,11 +4,12 @@ Both ways go through the same code, so that a reply reads the same on the day it
 """
 
 import json
+from dataclasses import replace
 
 from pipeline.dialects import Dialect
-from pipeline.dialects.base import error_text
+from pipeline.dialects.base import error_text, well_formed
 from pipeline.records import Completion, Usage
-from pipeline.sse import EventDecoder
+from pipeline.sse import Event, EventDecoder
 
 
 class UnreadableReply(ValueError):
@@ -28,10 +29,11 @@ def read_reply(dialect: Dialect, body: str, *, streamed: bool) -> Completion:
     except (ValueError, RecursionError) as exc:
         raise UnreadableReply("not JSON") from exc
     try:
-        return dialect.decode(parsed)
+        completion = dialect.decode(parsed)
     except (ValueError, LookupError, TypeError, AttributeError) as exc:
         said = error_text(parsed)
         raise UnreadableReply(f"the server says: {said}" if said else f"not {dialect.name}'s format") from exc
+    return replace(completion, text=well_formed(completion.text))
 
 
 class StreamReader:
@@ -52,26 +54,30 @@ class StreamReader:
     def feed(self, data: bytes) -> bool:
         """Whether these bytes completed any content. A role, a ping and an empty string are not content."""
         before = len(self._parts)
-        try:
-            self._take([event.data for event in self._events.feed(data)])
-        except ValueError as exc:
-            self._problem = self._problem or str(exc)
+        if self._problem is None:
+            try:
+                self._take(self._events.feed(data))
+            except ValueError as exc:
+                self._problem = str(exc)
         return len(self._parts) > before
 
     def close(self) -> Completion:
-        self._take([event.data for event in self._events.close()])
+        try:
+            self._take(self._events.close())
+        except ValueError as exc:
+            self._problem = self._problem or str(exc)
         if self._problem is None and not self._ended:
             self._problem = "the stream ended before the reply did"
         if self._problem is not None:
             raise UnreadableReply(self._problem)
-        return Completion(text="".join(self._parts), finish_reason=self._finish, usage=self._usage)
+        return Completion(text=well_formed("".join(self._parts)), finish_reason=self._finish, usage=self._usage)
 
-    def _take(self, events: list[str]) -> None:
-        for data in events:
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
             if self._problem is not None:
                 return
             try:
-                delta = self._dialect.decode_event(data)
+                delta = self._dialect.decode_event(event.data)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 self._problem = f"an event that is not {self._dialect.name}'s format"
                 return

@@ -1,5 +1,6 @@
 """What is worth asking again, and when: pure functions. The client hands in the clock's and the dice's values."""
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 MAX_ATTEMPTS = 6
@@ -42,6 +43,8 @@ def retry_after(value: str | None, *, now: float) -> float | None:
     except ValueError:
         pass
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+        date = parsedate_to_datetime(value)
+        # "-0000" is a date without a zone: it means UTC, where Python would take it for local time.
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
     except (ValueError, OverflowError):
         return None

@@ -42,9 +42,10 @@ class RunFolder:
         import filelock
 
         try:
-            known = {"run.json", "inputs", "journal", ".lock"}
-            strange = self.path.is_dir() and not self.manifest_path.exists() and set(os.listdir(self.path)) - known
-            if strange:
+            there = os.listdir(self.path) if self.path.is_dir() else []
+            # A run that died before its first run.json has inputs and hidden files only.
+            strange = [name for name in there if name not in ("inputs", "journal") and not name.startswith(".")]
+            if strange and not self.manifest_path.exists():
                 raise ConfigError(f"{self.path}: holds other things and no run.json. Take an empty folder for --out.")
             self.path.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.path / ".lock")

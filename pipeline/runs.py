@@ -34,7 +34,8 @@ class Run:
         import pandas as pd
 
         if not self._folder.replies.exists():
-            self.results()
+            self.results()  # raises where the run is not finished
+            raise ConfigError(f"{self._folder.replies}: gone. It is made again by: pipeline eval {self.path}")
         frame = pd.read_parquet(self._folder.replies)
         scores = pd.read_parquet(self._folder.scores)
         if len(scores):

@@ -6,6 +6,7 @@ held out for them.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipeline.records import digest
 
@@ -36,5 +37,6 @@ def splitter(by: str, personas: int) -> tuple[Splitter, str]:
     return Splitter(by), ""
 
 
+@lru_cache(maxsize=4096)
 def _held_out(kind: str, name: str) -> bool:
     return int(digest("split", kind, name)[:8], 16) < HELD_OUT * 2**32

@@ -8,6 +8,7 @@ Repeats of one item are reduced to their mean before anything else.
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -15,9 +16,10 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean with its 95 % interval over `n` items in `clusters` clusters; no interval for a single cluster."""
+    """A mean with its 95 % interval over `n` items in `clusters` clusters; no interval for a single cluster, and no mean
+    of nothing."""
 
-    value: float
+    value: float | None
     low: float | None
     high: float | None
     n: int
@@ -36,7 +38,7 @@ def clustered_mean(values: Mapping[Hashable, float], cluster_of: Mapping[Hashabl
     """Mean of scores in [0, 1] with a 95 % interval clustered by `cluster_of`.
 
     Passes and failures (all values 0 or 1) get Wilson's interval at the effective sample size p(1-p)/SE^2, with t in place
-    of z: a normal interval is wrong near 0 and 1. Where all agree, no variance can be estimated and each cluster counts as
+    of z: a normal interval is wrong near 0 and 1. Where all clusters agree, no variance can be estimated and each counts as
     one observation. Other scores get mean +- t * SE, cut to [0, 1]. Raises ValueError for no values.
     """
     if not values:
@@ -50,7 +52,7 @@ def clustered_mean(values: Mapping[Hashable, float], cluster_of: Mapping[Hashabl
     se = clustered_se(x, member)
     t = t_quantile(0.975, clusters - 1)
     if np.isin(x, (0.0, 1.0)).all():
-        effective = float(clusters) if se == 0 else min(mean * (1 - mean) / se**2, float(n))
+        effective = float(clusters) if se < 1e-12 else min(mean * (1 - mean) / se**2, float(n))
         low, high = wilson(mean, effective, t)
     else:
         low, high = max(0.0, mean - t * se), min(1.0, mean + t * se)
@@ -69,11 +71,23 @@ def wilson(p: float, n: float, z: float = NormalDist().inv_cdf(0.975)) -> tuple[
     """Wilson's score interval for a share `p` of `n` (Wilson 1927); `n` need not be whole."""
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At p = 0 or 1 an end is p itself, but for the last bit.
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
+@lru_cache(maxsize=64)
 def t_quantile(p: float, df: int) -> float:
-    """Student's t: the value that a fraction `p` >= 0.5 lies below, by bisection of the distribution function."""
+    """Student's t: the value that a fraction `p` >= 0.5 lies below.
+
+    By bisection of the distribution function; from df = 500 on by its expansion around the normal distribution (Abramowitz
+    and Stegun 26.7.5), which is as good there and takes no time.
+    """
+    if df >= 500:
+        z = NormalDist().inv_cdf(p)
+        first = (z**3 + z) / 4
+        second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+        third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+        return z + first / df + second / df**2 + third / df**3
     low, high = 0.0, 1.0
     while 0.5 + 0.5 * t_central(high, df) < p:
         high *= 2

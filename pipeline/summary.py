@@ -47,7 +47,8 @@ def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
     ]
     for name, mean in summary["scores"].items():
         interval = "-" if mean["low"] is None else f"{mean['low']:.3f} to {mean['high']:.3f}"
-        lines.append(f"{name:20} {mean['value']:6.3f}  {interval:>15}  {mean['not_applicable'] or ''}".rstrip())
+        value = "-" if mean["value"] is None else f"{mean['value']:.3f}"
+        lines.append(f"{name:20} {value:>6}  {interval:>15}  {mean['not_applicable'] or ''}".rstrip())
     load = summary["load"]
     lines += [
         "",

@@ -8,10 +8,14 @@ A block's name is the role of its message; messages come in the order the blocks
 messages into one string, for servers that complete text.
 
 Only files under a prompts folder are compiled, never a persona, a line or a reply: those are values. The sandbox is
-for templates from elsewhere; what it does not bound (`'a' * 10**9`, endless loops of output) is bounded here.
+for templates from elsewhere; what it does not bound (`'a' * 10**9`, endless loops of output) is bounded here. Not covered:
+a template that computes for ever and puts out nothing, or that piles up text by `~`, `join` or `replace`.
+
+Equal values give equal prompts, or a run could not be resumed: what draws at random is not available.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -19,6 +23,7 @@ from typing import Any, get_args
 import jinja2
 from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
+from jinja2.loaders import split_template_path
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import ConfigError
@@ -31,24 +36,53 @@ _ROLES = get_args(Role)
 _NPC_NAMES = {"npc", "player", "line", "category"}
 _FORMAT_NAMES = {"npc", "player", "messages"}
 
+_RANDOM = ("random", "lipsum")
+_UNBOUNDED_FILTERS = ("center", "format", "indent", "pprint", "tojson", "xmlattr", "batch", "slice")
+_UNBOUNDED_METHODS = {"center", "expandtabs", "format", "format_map", "ljust", "rjust", "to_bytes", "zfill"}
+
 
 class TemplateFailed(Exception):
     """A template could not be rendered for one row. The message has the file and what was missing."""
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset(["*", "**", "%"])
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+    def join_path(self, template: str, parent: str) -> str:
+        return _named(template)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """Without the sandbox's own `str.format`, which takes any width, it is an unsafe attribute as those below."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        unbounded = isinstance(obj, str | bytes | int) and attr in _UNBOUNDED_METHODS
+        return not unbounded and super().is_safe_attribute(obj, attr, value)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # The sandbox's own way asks a dozen questions for each attribute; a persona is plain data, and half of all look-ups.
+        if type(obj) is SimpleNamespace and attribute in obj.__dict__ and not attribute.startswith("_"):
+            return obj.__dict__[attribute]
+        return super().getattr(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "*" and (isinstance(left, str | list | tuple) or isinstance(right, str | list | tuple)):
-            size = len(left) * right if isinstance(right, int) else len(right) * left
-            if size > MAX_CHARS:
-                raise SecurityError(f"a text of {size} characters; {MAX_CHARS} are allowed")
-        if operator == "**" and (abs(left) > 1000 or abs(right) > 1000):
-            raise SecurityError("a power of such numbers is out of bounds")
-        if operator == "%" and isinstance(left, str):
+        size = 0
+        if isinstance(left, int) and isinstance(right, int):
+            if operator == "**" and (abs(left) > 1000 or abs(right) > 1000):
+                raise SecurityError("a power of such numbers is out of bounds")
+            size = left.bit_length() + right.bit_length() if operator == "*" else 0
+        elif operator == "*":
+            size = _length(left) * right if isinstance(right, int) else _length(right) * left
+        elif operator == "+":
+            size = _length(left) + _length(right)
+        elif operator == "%" and isinstance(left, str):
             raise SecurityError("text formatting with % is not available; write {{ value }}")
+        if size > MAX_CHARS:
+            raise SecurityError(f"a text of {size} characters; {MAX_CHARS} are allowed")
         return super().call_binop(context, operator, left, right)
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes | list | tuple) else 0
 
 
 class Templates:
@@ -68,8 +102,9 @@ class Templates:
             keep_trailing_newline=False,
             auto_reload=False,
         )
-        for unbounded in ("center", "format", "indent", "pprint", "tojson", "xmlattr"):
-            self._env.filters.pop(unbounded, None)
+        for name in (*_UNBOUNDED_FILTERS, *_RANDOM):
+            self._env.filters.pop(name, None)
+            self._env.globals.pop(name, None)
 
     def prompt(self, name: str) -> "Prompt":
         """The template `name` ("npc/default"). Raises ConfigError with file and line if there is anything wrong with it."""
@@ -82,51 +117,78 @@ class Templates:
         if not order:
             raise ConfigError(f"{chain[0][0]}: no message in it. Write {{% block system %}}...{{% endblock %}}.")
         parents = [self._env.get_template(parent) for parent in _parents(chain)]
-        return Prompt(name, template, parents, order)
+        trees = [tree for _, tree in chain]
+        about_persona = frozenset(role for role in order if _only_about_persona(role, trees))
+        return Prompt(_named(name).removesuffix(".j2"), template, parents, order, about_persona)
 
     def text_format(self, name: str) -> "TextFormat":
         return TextFormat(self._load(f"formats/{name}", _FORMAT_NAMES)[0])
 
     def copy(self, name: str, folder: Path) -> list[str]:
         """Copy a template and all it extends or includes into `folder`: what a run was made with. Returns the texts."""
-        known, wanted, texts = _NPC_NAMES | _FORMAT_NAMES, [name.removesuffix(".j2") + ".j2"], []
+        texts: list[str] = []
         done: set[str] = set()
+        wanted: list[tuple[str, str | None, bool]] = [(name, None, False)]
         while wanted:
-            current = wanted.pop()
-            if current in done:
-                continue
+            current, named_by, optional = wanted.pop()
+            with self._explained([named_by] if named_by else []):
+                current = _named(current)
+                if current in done:
+                    continue
+                try:
+                    source, path, _ = self._loader.get_source(self._env, current)
+                except jinja2.TemplateNotFound:
+                    if optional:
+                        continue
+                    raise
+                tree = self._env.parse(source, current, path)
             done.add(current)
-            tree = self._load(current, known)[1][0][1]
-            texts.append(self._loader.get_source(self._env, current)[0])
+            texts.append(source)
             target = folder / current
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(texts[-1], "utf-8", newline="\n")
-            wanted += [other for other in meta.find_referenced_templates(tree) if other is not None]
+            target.write_text(source, "utf-8", newline="\n")
+            for node in tree.find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
+                others = _others(str(path), node)
+                may_miss = isinstance(node, nodes.Include) and (node.ignore_missing or len(others) > 1)
+                wanted += [(other, str(path), may_miss) for other in others]
         return texts
 
     def _load(self, name: str, known: set[str]) -> tuple[jinja2.Template, list[tuple[str, nodes.Template]]]:
-        name = name.removesuffix(".j2") + ".j2"
         chain: list[tuple[str, nodes.Template]] = []
-        try:
-            wanted: str | None = name
+        seen: list[str] = []
+        with self._explained(seen):
+            wanted: str | None = _named(name)
             while wanted is not None:
                 source, path, _ = self._loader.get_source(self._env, wanted)
-                tree = self._env.parse(source, wanted, path)
-                if any(path == seen for seen, _ in chain):
+                if path in seen:
                     raise ConfigError(f"{path}: it extends itself.")
+                tree = self._env.parse(source, wanted, path)
                 chain.append((str(path), tree))
+                seen.append(str(path))
+                self._env.get_template(wanted)
                 self._check_names(str(path), tree, known)
-                wanted = _extended(str(path), tree)
-            return self._env.get_template(name), chain
+                parent = _extended(str(path), tree)
+                wanted = None if parent is None else _named(parent)
+            return self._env.get_template(_named(name)), chain
+
+    @contextmanager
+    def _explained(self, chain: list[str]) -> Iterator[None]:
+        """What may go wrong with finding and compiling a template that the last of `chain` names."""
+        try:
+            yield
         except jinja2.TemplateSyntaxError as exc:
             raise ConfigError(f"{exc.filename or exc.name}:{exc.lineno}: {exc.message}") from exc
         except jinja2.TemplateNotFound as exc:
-            by = f"{chain[-1][0]} extends it, but there" if chain else "There"
+            by = f"{chain[-1]} asks for it, but there" if chain else "There"
             have = ", ".join(sorted(n.removesuffix(".j2") for n in self._loader.list_templates() if n.endswith(".j2")))
             looked = ", ".join(str(place) for place in self._places)
             raise ConfigError(f"{by} is no template {exc.name!r} in {looked}. There are: {have}.") from exc
         except UnicodeDecodeError as exc:
-            raise ConfigError(f"template {name}: not UTF-8 at byte {exc.start}. Save it as UTF-8.") from exc
+            by = f"a template that {chain[-1]} asks for" if chain else "the template"
+            raise ConfigError(f"{by} is not UTF-8 at byte {exc.start}. Save it as UTF-8.") from exc
+        except (RecursionError, SyntaxError) as exc:  # of Python's own compiler
+            by = chain[-1] if chain else "the template"
+            raise ConfigError(f"{by}: nested too deeply to be compiled.") from exc
 
     @property
     def _loader(self) -> jinja2.FileSystemLoader:
@@ -159,9 +221,19 @@ class Templates:
 class Prompt:
     """A compiled template: messages for one turn of one persona."""
 
-    def __init__(self, name: str, template: jinja2.Template, parents: list[jinja2.Template], order: list[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        template: jinja2.Template,
+        parents: list[jinja2.Template],
+        order: list[str],
+        about_persona: frozenset[str],
+    ) -> None:
         self.name = name
         self._template, self._parents, self._order = template, parents, order
+        self._about_persona = about_persona  # blocks that are the same for all lines said to a persona
+        self._rendered: dict[str, str] = {}
+        self._rendered_for: tuple[object, str] = (None, "")
 
     def render(self, item: Item, line: str) -> tuple[Message, ...]:
         """The messages that ask for the NPC's answer to `line`. Raises TemplateFailed."""
@@ -170,9 +242,16 @@ class Prompt:
         for parent in self._parents:
             for name, block in parent.blocks.items():
                 context.blocks.setdefault(name, []).append(block)
+        # Personas come one after another, so remembering the last one is enough.
+        if self._rendered_for[0] is not item.npc or self._rendered_for[1] != item.player:
+            self._rendered, self._rendered_for = {}, (item.npc, item.player)
         messages = []
         for role in self._order:
-            text = _render(self._template, lambda role=role: context.blocks[role][0](context)).strip()  # type: ignore[misc]
+            text = self._rendered.get(role)
+            if text is None:
+                text = _render(self._template, lambda role=role: context.blocks[role][0](context)).strip()  # type: ignore[misc]
+                if role in self._about_persona:
+                    self._rendered[role] = text
             if text:
                 messages.append(Message(role=role, content=text))  # type: ignore[arg-type]
         if not messages:
@@ -210,14 +289,34 @@ def _bounded(pieces: Iterable[str]) -> str:
     return "".join(parts)
 
 
+def _only_about_persona(role: str, trees: list[nodes.Template]) -> bool:
+    """Whether the block uses nothing that changes from line to line. What it includes might."""
+    blocks = [b for tree in trees for b in tree.find_all(nodes.Block) if b.name == role]
+    names = {n.name for b in blocks for n in b.find_all(nodes.Name)}
+    return not names & {"line", "category", "self"} and not any(
+        b.find(kind) for b in blocks for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Block)
+    )
+
+
+def _named(name: str) -> str:
+    """A template by the one name it has, however it is written: `npc/default`, `./npc/default.j2`. Never outside."""
+    return "/".join(split_template_path(name)).removesuffix(".j2") + ".j2"
+
+
+def _others(path: str, node: Any) -> list[str]:
+    """The templates that an `extends`, `include` or `import` names."""
+    several = isinstance(node.template, nodes.List | nodes.Tuple)
+    parts = node.template.items if several else [node.template]
+    if not all(isinstance(part, nodes.Const) for part in parts):
+        raise ConfigError(f"{path}:{node.lineno}: what it extends or includes is the name of a template, in quotes.")
+    values = [part.value for part in parts]
+    return [str(v) for value in values for v in (value if isinstance(value, tuple | list) else [value])]
+
+
 def _extended(path: str, tree: nodes.Template) -> str | None:
     node = tree.find(nodes.Extends)
-    if node is None:
-        return None
-    if not isinstance(node.template, nodes.Const):
-        raise ConfigError(f'{path}:{node.lineno}: "extends" takes the name of a template in quotes.')
-    return str(node.template.value)
+    return None if node is None else _others(path, node)[0]
 
 
 def _parents(chain: list[tuple[str, nodes.Template]]) -> Iterator[str]:
-    return (name for path, tree in chain if (name := _extended(path, tree)) is not None)
+    return (_named(name) for path, tree in chain if (name := _extended(path, tree)) is not None)

@@ -15,7 +15,23 @@ from typing import Any, Self
 
 from aiohttp import web
 
-WORDS = "salt rope tide lamp crow bell stone bread ember thorn anchor ledger widow harbour winter".split()
+WORDS = [
+    "salt",
+    "rope",
+    "tide",
+    "lamp",
+    "crow",
+    "bell",
+    "stone",
+    "bread",
+    "ember",
+    "thorn",
+    "anchor",
+    "ledger",
+    "widow",
+    "harbour",
+    "winter",
+]
 
 Handler = Callable[[dict[str, Any]], "web.StreamResponse | None"]
 

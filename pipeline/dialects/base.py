@@ -34,18 +34,25 @@ class Dialect(Protocol):
     def decode_event(self, data: str) -> Delta: ...
 
 
-def error_text(body: Any) -> str | None:
+def error_text(body: Any, depth: int = 4) -> str | None:
     """The message inside any of the shapes that servers give their errors; None if there is none."""
     if isinstance(body, dict):
-        for key in ("error", "detail", "message", "msg"):
+        for key in ("message", "msg", "error", "detail"):
             found = body.get(key)
             if isinstance(found, str) and found:
-                return found
-            if found:
-                return error_text(found) or str(found)
-    if isinstance(body, list) and body:
-        return error_text(body[0])
+                return well_formed(found[:500])
+            if found and depth:
+                return error_text(found, depth - 1) or (str(found)[:500] if _is_shallow(found) else None)
+    if isinstance(body, list) and body and depth:
+        first = body[0]
+        return well_formed(first[:500]) if isinstance(first, str) else error_text(first, depth - 1)
     return None
+
+
+def _is_shallow(value: Any) -> bool:
+    """Whether it can be shown: `str` of a thousand nested lists ends in a RecursionError."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not any(isinstance(one, dict | list) for one in inside)
 
 
 def text_of(value: Any) -> str:
@@ -57,5 +64,20 @@ def text_of(value: Any) -> str:
     return value
 
 
+def well_formed(text: str) -> str:
+    r"""The text without half characters, which JSON can write (`\ud83d`) and no file can hold; two halves become one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def reason_of(value: Any) -> str | None:
+    """A finish_reason. KoboldCpp 1.76 writes the string "null" while it is still running."""
+    return well_formed(value) if isinstance(value, str) and value not in ("", "null") else None
+
+
 def count_of(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """A number of tokens, if it is one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None

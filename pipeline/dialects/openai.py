@@ -3,8 +3,10 @@
 import json
 from typing import Any, Literal
 
-from pipeline.dialects.base import Delta, count_of, error_text, text_of
+from pipeline.dialects.base import Delta, count_of, error_text, reason_of, text_of
 from pipeline.records import Completion, Request, Usage
+
+_INVENTED = Usage(prompt_tokens=100, completion_tokens=100)  # what KoboldCpp 1.76 says of every reply
 
 
 class OpenAIChat:
@@ -34,8 +36,8 @@ class OpenAIChat:
         choice = body["choices"][0]
         return Completion(
             text=text_of(choice["message"]["content"]),
-            finish_reason=choice.get("finish_reason"),
-            usage=_usage(body.get("usage")) or Usage(),
+            finish_reason=reason_of(choice.get("finish_reason")),
+            usage=_usage(body) or Usage(),
         )
 
     def decode_event(self, data: str) -> Delta:
@@ -43,22 +45,26 @@ class OpenAIChat:
             return Delta(done=True)
         body = json.loads(data)
         if body.get("error"):
-            return Delta(error=error_text(body))
-        usage = _usage(body.get("usage"))
+            return Delta(error=error_text(body) or "an error")
+        usage = _usage(body)
         if not body.get("choices"):  # the last event of a stream with include_usage
             return Delta(usage=usage)
         choice = body["choices"][0]
         return Delta(
             text=text_of((choice.get("delta") or {}).get("content")),
-            finish_reason=choice.get("finish_reason"),
+            finish_reason=reason_of(choice.get("finish_reason")),
             usage=usage,
         )
 
 
-def _usage(body: Any) -> Usage | None:
-    if not isinstance(body, dict):
+def _usage(body: dict[str, Any]) -> Usage | None:
+    counts = body.get("usage")
+    if not isinstance(counts, dict):
         return None
-    return Usage(
-        prompt_tokens=count_of(body.get("prompt_tokens")),
-        completion_tokens=count_of(body.get("completion_tokens")),
+    usage = Usage(
+        prompt_tokens=count_of(counts.get("prompt_tokens")),
+        completion_tokens=count_of(counts.get("completion_tokens")),
     )
+    model = body.get("model")
+    invented = usage == _INVENTED and isinstance(model, str) and model.startswith("koboldcpp/")
+    return None if invented else usage

@@ -6,7 +6,7 @@ that is no reply. The length limit and the stop strings go under both servers' n
 
 from typing import Any, Literal
 
-from pipeline.dialects.base import Delta, count_of, text_of
+from pipeline.dialects.base import Delta, count_of, reason_of, text_of
 from pipeline.records import Completion, Request, Usage
 
 
@@ -18,7 +18,10 @@ class TextGen:
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]:
         config = request.config
-        body: dict[str, Any] = {"prompt": request.prompt}
+        prompt = request.prompt
+        if prompt is None:
+            prompt = "\n".join(message.content for message in request.messages)
+        body: dict[str, Any] = {"prompt": prompt}
         if config.max_tokens is not None:
             body |= {"max_new_tokens": config.max_tokens, "max_length": config.max_tokens}
         if config.temperature is not None:
@@ -33,7 +36,7 @@ class TextGen:
         result = body["results"][0]
         return Completion(
             text=text_of(result["text"]),
-            finish_reason=result.get("finish_reason"),
+            finish_reason=reason_of(result.get("finish_reason")),
             usage=Usage(
                 prompt_tokens=count_of(result.get("prompt_tokens")),
                 completion_tokens=count_of(result.get("completion_tokens")),

@@ -5,19 +5,22 @@ in the run folder, which also keeps what a run was made from when the originals 
 """
 
 import difflib
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.personas.rows import Found, read_rows
 from pipeline.personas.schema import Persona, Scenario
-from pipeline.records import digest
 
 _LISTED = 20  # bad rows named one by one; the rest is counted
 
@@ -42,9 +45,15 @@ def load_personas(source: str, target: Path, *, strict: bool = False) -> Checked
     """
     checked = Checked()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w", encoding="utf-8", newline="\n") as file:
-        for persona in _check(source, "personas", Persona, checked, strict):
-            file.write(json.dumps(persona.model_dump(), ensure_ascii=True, separators=(",", ":"), default=str) + "\n")
+    # Aside first: `source` may be the file that this run wrote before.
+    aside = target.with_name(target.name + ".part")
+    try:
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            for _, written in _check(source, "personas", Persona, checked, strict):
+                file.write(written + "\n")
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
     return checked
 
 
@@ -57,16 +66,17 @@ def read_personas(path: Path) -> Iterator[SimpleNamespace]:
 
 def load_scenarios(source: str, *, strict: bool = False) -> tuple[list[Scenario], Checked]:
     checked = Checked()
-    return list(_check(source, "scenarios", Scenario, checked, strict)), checked
+    return [scenario for scenario, _ in _check(source, "scenarios", Scenario, checked, strict)], checked
 
 
-def _check(source: str, kind: str, model: type[T], checked: Checked, strict: bool) -> Iterator[T]:
+def _check(source: str, kind: str, model: type[T], checked: Checked, strict: bool) -> Iterator[tuple[T, str]]:
+    """Each good row, and the same as one line of JSON."""
     required = tuple(name for name, info in model.model_fields.items() if info.is_required())
     seen: dict[int, str] = {}
     columns: set[str] = set()
-    fingerprint = digest(kind)
+    fingerprint = hashlib.blake2b(kind.encode(), digest_size=16)
     for found in read_rows(source, kind, required):
-        row, problem = _parse(found, model)
+        row, written, problem = _parse(found, model)
         if row is not None:
             row_id = str(getattr(row, "id"))  # noqa: B009 -- both models have one
             key = hash(row_id)
@@ -82,35 +92,51 @@ def _check(source: str, kind: str, model: type[T], checked: Checked, strict: boo
             if len(checked.problems) < _LISTED:
                 checked.problems.append(f"{found.where}: {problem}")
             continue
-        for name in (row.model_extra or {}).keys() - columns:
+        for name in sorted((row.model_extra or {}).keys() - columns):
             columns.add(name)
             if close := difflib.get_close_matches(name, model.model_fields, n=1, cutoff=0.8):
                 checked.notes.append(f"{found.where}: unknown field {name!r}; did you mean {close[0]!r}?")
         checked.good += 1
-        fingerprint = digest(fingerprint, row.model_dump_json())
-        yield row
-    checked.fingerprint = fingerprint
+        fingerprint.update(b"\n" + written.encode())
+        yield row, written
+    checked.fingerprint = fingerprint.hexdigest()
     if not checked.good:
         first = f" The first of {checked.bad} bad rows: {checked.problems[0]}" if checked.bad else ""
         raise ConfigError(f"{source}: no usable {kind}.{first}")
 
 
-def _parse(found: Found, model: type[T]) -> tuple[T | None, str]:
+def _parse(found: Found, model: type[T]) -> tuple[T | None, str, str]:
+    """The row, the same as JSON, and why there is none."""
     if found.row is None:
-        return None, found.problem
+        return None, "", found.problem
     try:
-        return model.model_validate(found.row), ""
+        row = model.model_validate(found.row)
+        return row, _as_json(row.model_dump()), ""
     except ValidationError as exc:
         error = exc.errors(include_url=False, include_context=False)[0]
-        return None, _explain(error, found.row, model)
+        return None, "", _explain(error, found.row, model)
+    except (TypeError, ValueError, RecursionError) as exc:  # an extra column with dates for keys, say
+        return None, "", f"it holds what JSON cannot: {exc}"
+
+
+def _plain(value: Any) -> str:
+    """For a column of a type that JSON has not. The same on each reading: the fingerprint is made from it."""
+    if isinstance(value, date | time | timedelta | Decimal | UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    return f"a {type(value).__name__}"
+
+
+_as_json = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
 
 
 def _explain(error: Any, row: Any, model: type[BaseModel]) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "missing":
         close = difflib.get_close_matches(name, row, n=1, cutoff=0.6)
-        hint = f"; is {close[0]!r} meant?" if close else ""
-        return f"field {name!r} is missing{hint} Found: {', '.join(map(str, list(row)[:20]))}."
+        hint = f" (is {close[0]!r} meant?)" if close else ""
+        return f"field {name!r} is missing{hint}. Found: {', '.join(map(str, list(row)[:20]))}."
     message = error["msg"].removeprefix("Value error, ")
     if not name:
         return str(message)

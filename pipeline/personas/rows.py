@@ -18,6 +18,7 @@ from pipeline.records import Row
 
 YAML_LIMIT = 8 * 2**20
 LINE_LIMIT = 16 * 2**20
+DEPTH_LIMIT = 100  # the YAML library takes time that grows with the square of it
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _KINDS = "*.yaml, *.yml, *.json, *.jsonl, *.csv, *.tsv, *.parquet"
 
@@ -41,13 +42,13 @@ def read_rows(source: str, kind: str, required: tuple[str, ...]) -> Iterator[Fou
     if path.is_file():
         yield from _file(path, kind, required)
     elif path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in _READERS and p.is_file())
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in _READERS and p.is_file() and _meant(p))
         saved_by_datasets = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
         if files and not saved_by_datasets:
             for file in files:
                 yield from _file(file, kind, required)
         else:
-            yield from _dataset(str(path), source, required)
+            yield from _dataset(str(path.resolve()), source, required)
     elif _HUB_ID.fullmatch(source) and not path.parent.exists():
         yield from _dataset(source, source, required)
     else:
@@ -65,11 +66,28 @@ def _file(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
     try:
         yield from reader(path, kind, required)
     except UnicodeDecodeError as exc:
-        raise ConfigError(
-            f"{path}: not UTF-8 at byte {exc.start} ({exc.object[exc.start]:#04x}). Save it as UTF-8."
-        ) from exc
+        # Where a file is decoded in pieces, the exception counts from the piece.
+        raise ConfigError(f"{path}{_undecodable(path)}: not UTF-8. Save it as UTF-8.") from exc
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _meant(path: Path) -> bool:
+    """False for what only lies beside the data: hidden files (`._a.csv` of macOS), the index of older datasets."""
+    return not path.name.startswith(".") and path.name != "dataset_infos.json"
+
+
+def _undecodable(path: Path) -> str:
+    """The first line that is not UTF-8, as `:line`; nothing for a Parquet file, which has no lines."""
+    if path.suffix.lower() == ".parquet":
+        return ""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return f":{number}"
+    return ""
 
 
 def _yaml(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
@@ -80,8 +98,14 @@ def _yaml(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
             f"{path}: over {YAML_LIMIT // 2**20} MiB of YAML. Long lists belong in JSONL, CSV or Parquet."
         )
     text = path.read_text("utf-8-sig")
+    depth = 0
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH_LIMIT:
+                raise ConfigError(
+                    f"{path}:{_line(event.start_mark)}: nested over {DEPTH_LIMIT} levels deep. A list of {kind} is flat."
+                )
             if isinstance(event, yaml.AliasEvent):
                 raise ConfigError(f"{path}:{_line(event.start_mark)}: an alias (*name). Write the value out.")
         loader = yaml.CSafeLoader(text)
@@ -102,8 +126,6 @@ def _yaml(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
             where = f"{path}:{_line(entry.start_mark)}"
             row = loader.construct_object(entry, deep=True)
             yield _mapping(where, row, defaults)
-    except RecursionError as exc:
-        raise ConfigError(f"{path}: nested too deeply to be a list of {kind}.") from exc
     except yaml.MarkedYAMLError as exc:
         line = f":{_line(exc.problem_mark)}" if exc.problem_mark else ""
         hint = " YAML is indented with spaces." if "\\t" in str(exc.problem) or "\t" in text else ""
@@ -123,6 +145,10 @@ def _json(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
         raise ConfigError(
             f"{path}:{exc.lineno}: not JSON: {exc.msg}. One object a line is JSONL: name it .jsonl."
         ) from exc
+    except UnicodeDecodeError:
+        raise
+    except ValueError as exc:  # a number of thousands of digits
+        raise ConfigError(f"{path}: not JSON: {exc}") from exc
     except RecursionError as exc:
         raise ConfigError(f"{path}: nested too deeply to be a list of {kind}.") from exc
     defaults = data.get("defaults", {}) if isinstance(data, dict) else {}
@@ -143,12 +169,15 @@ def _jsonl(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
                 raise ConfigError(f"{where}: a line of over {LINE_LIMIT // 2**20} MiB. JSONL is one object a line.")
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
+            line = line.strip()
+            if not line:
                 continue
             try:
                 yield _mapping(where, json.loads(line), {})
             except UnicodeDecodeError:
                 yield Found(where, problem="not UTF-8")
+            except json.JSONDecodeError as exc:
+                yield Found(where, problem=f"not JSON: {exc.msg} at character {exc.pos + 1}")
             except (ValueError, RecursionError) as exc:
                 yield Found(where, problem=f"not JSON: {exc}")
 
@@ -156,17 +185,21 @@ def _jsonl(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
 def _csv(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
     csv.field_size_limit(LINE_LIMIT)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey="", strict=True)
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
-            _columns(f"{path}:1", reader.fieldnames or [], required)
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                if row.get(""):
-                    yield Found(
-                        where, problem=f"more cells than the header has columns ({len(reader.fieldnames or [])})"
-                    )
-                else:
-                    yield _mapping(where, {k: v for k, v in row.items() if v not in (None, "") and k}, {})
+            header = next(reader, [])
+            _columns(f"{path}:1", header, required)
+            if twice := sorted({name for name in header if name and header.count(name) > 1}):
+                raise ConfigError(f"{path}:1: two columns are named {twice[0]!r}. Which one counts?")
+            end = reader.line_num
+            for cells in reader:
+                # A quoted cell may hold line feeds: a row is found where it begins.
+                where, end = f"{path}:{end + 1}", reader.line_num
+                if any(cells[len(header) :]):
+                    yield Found(where, problem=f"{len(cells)} cells where the header has {len(header)} columns")
+                elif cells:
+                    row = dict(zip(header, cells, strict=False))
+                    yield _mapping(where, {name: cell for name, cell in row.items() if name and cell}, {})
         except csv.Error as exc:
             raise ConfigError(f"{path}:{reader.line_num + 1}: not CSV: {exc}") from exc
 
@@ -198,14 +231,21 @@ def _dataset(address: str, source: str, required: tuple[str, ...]) -> Iterator[F
         else:
             loaded = datasets.load_dataset(address, streaming=True)
     except Exception as exc:  # the library raises whatever its parts raise
-        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:300]
-        raise ConfigError(f"{source}: cannot be loaded as a dataset: {reason}. It can be {_KINDS}.") from exc
+        raise ConfigError(f"{source}: cannot be loaded as a dataset: {_reason(exc)}. It can be {_KINDS}.") from exc
     splits = dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "rows"): loaded}
     for name, split in splits.items():
         if split.column_names is not None:
             _columns(f"{source} ({name})", split.column_names, required)
-        for number, row in enumerate(split, 1):
-            yield _mapping(f"{source} ({name}) row {number}", row, {})
+        number = 0
+        try:
+            for number, row in enumerate(split, 1):
+                yield _mapping(f"{source} ({name}) row {number}", row, {})
+        except Exception as exc:  # a file of it that cannot be read is found out only here
+            raise ConfigError(f"{source} ({name}): cannot be read after row {number}: {_reason(exc)}.") from exc
+
+
+def _reason(exc: Exception) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:300]
 
 
 def _columns(where: str, found: Any, required: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ Named = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 def _lines(value: Any) -> Any:
     """A list may be written as one text, one entry a line: all that a CSV cell can hold."""
     if isinstance(value, str):
-        return [line.strip() for line in value.splitlines() if line.strip()]
+        return [line.strip() for line in value.split("\n") if line.strip()]
     return value
 
 
@@ -42,12 +42,12 @@ class Persona(_Row):
     home: Text = ""
     trade: Text = ""
     kin: Text = ""
-    knows: Lines = []
+    knows: Lines = Field(default_factory=list)
     hides: Text = Field("", description="its secret, never to be told")
     wants: Text = ""
     greeting: Text = ""
-    examples: Lines = Field([], description="lines in its own voice")
-    unknown_words: Lines = Field([], description="words that its world does not know")
+    examples: Lines = Field(default_factory=list, description="lines in its own voice")
+    unknown_words: Lines = Field(default_factory=list, description="words that its world does not know")
 
 
 TEXT_FIELDS = tuple(name for name, field in Persona.model_fields.items() if field.annotation is str)
@@ -64,7 +64,7 @@ class Scenario(_Row):
     id: Named
     category: Named
     turns: Lines = Field(min_length=1, description="the player's lines")
-    requires: Lines = Field([], description="persona fields without which it makes no sense")
+    requires: Lines = Field(default_factory=list, description="persona fields without which it makes no sense")
     player: Named = Field("Stranger", description="the player's name")
 
     @model_validator(mode="after")
@@ -78,7 +78,7 @@ class Scenario(_Row):
         return self
 
     def fits(self, npc: Any) -> bool:
-        return all(getattr(npc, field, None) for field in self.requires)
+        return not self.requires or all(getattr(npc, field, None) for field in self.requires)
 
     def item(self, npc: Any, *, template: str, sample: int, arm: str = "") -> Item:
         return Item(

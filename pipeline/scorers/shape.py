@@ -9,8 +9,14 @@ MAX_WORDS = 60  # lines in shipped games: median 17 words, 95 % under 30
 MAX_CHARACTERS = 400
 _SHORT = 12  # words; a refrain in so short a reply is style
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
-_NOT_FINAL = frozenset(",;:-،、，：；&@#%/\\([{«“‘<")
+# \w has no combining marks: without them, a word of Hindi, Thai or vocalised Arabic would fall into pieces.
+_LETTER = (
+    r"[\w\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0971-\u0df3\u0e31-\u0e4e\u0eb1-\u0ecd"
+    r"\u0f71-\u0f84\u102b-\u103e\u17b4-\u17d3]"
+)
+WORD = re.compile(rf"{_LETTER}+(?:['’]{_LETTER}+)*")
+_NOT_FINAL = frozenset(",;:-،、，：；፣၊&@#%/\\([{¿¡•·§")
+_QUOTES = frozenset("\"'*_`“”‘’«»„‹›")  # which of them open and which close differs from language to language
 
 
 def non_empty(turn: Turn) -> Score:
@@ -28,7 +34,7 @@ def finished(turn: Turn) -> Score:
     text = turn.text.rstrip()
     if not text:
         return Score(None, "nothing was said")
-    if _ends(text):
+    if _ends(text) or "\u0e00" <= _visible(text)[-1:] <= "\u0eff":  # Thai and Lao have no full stop
         return Score(1.0)
     completion = turn.completion
     cut = completion is not None and completion.finish_reason == "length"
@@ -38,10 +44,21 @@ def finished(turn: Turn) -> Score:
 
 
 def _ends(text: str) -> bool:
-    last = text.rstrip()[-1:]
-    if not last or last in _NOT_FINAL:
+    text = _visible(text)
+    last, before = text[-1:], text[-2:-1]
+    if last in _QUOTES and not (last == "»" and "«" in text):  # the French put a blank before it
+        return bool(before) and not before.isspace()  # behind a blank it opens
+    if not last or (last in _NOT_FINAL and not text.endswith("--")):
         return False
     return last in "~♪" or unicodedata.category(last) in ("Po", "Pf", "Pe", "Pd", "Sk", "So")
+
+
+def _visible(text: str) -> str:
+    """Without what may follow the last visible character: marks of direction, the joiners and variants of emoji."""
+    end = len(text)
+    while end and ((last := text[end - 1]).isspace() or last in "\ufe0e\ufe0f" or unicodedata.category(last) == "Cf"):
+        end -= 1
+    return text[:end]
 
 
 def box_length(turn: Turn) -> Score:
@@ -50,7 +67,7 @@ def box_length(turn: Turn) -> Score:
     if not characters:
         return Score(None, "nothing was said")
     if words > MAX_WORDS or characters > MAX_CHARACTERS:
-        return Score(0.0, f"{words} words, {characters} characters", turn.text[MAX_CHARACTERS - 60 : MAX_CHARACTERS])
+        return Score(0.0, f"{words} words, {characters} characters", turn.text[-60:])
     return Score(1.0)
 
 
@@ -59,16 +76,24 @@ def no_repetition(turn: Turn) -> Score:
 
     (The fraction of duplicate n-grams of the Gopher rules, Rae et al. 2021, arXiv 2112.11446, the other way round.)
     """
-    words = [word.casefold() for word in _WORD.findall(turn.text)]
+    words = [word.casefold() for word in WORD.findall(turn.text)]
     if not words:
         return Score(None, "nothing was said")
     if len(words) < _SHORT:
         return Score(1.0)
-    seen: set[tuple[str, ...]] = set()
-    again: tuple[str, ...] = ()
-    total = len(words) - 2
-    for gram in zip(words, words[1:], words[2:], strict=False):
+    grams = list(zip(words, words[1:], words[2:], strict=False))
+    first = len(set(grams))
+    if first == len(grams):
+        return Score(1.0)
+    return Score(first / len(grams), "goes in circles", _first_repeated(turn.text, grams))
+
+
+def _first_repeated(text: str, grams: list[tuple[str, str, str]]) -> str:
+    """The first run of words that was said before, as it is spelled there."""
+    spans = list(WORD.finditer(text))
+    seen: set[tuple[str, str, str]] = set()
+    for at, gram in enumerate(grams):
         if gram in seen:
-            again = again or gram
+            return text[spans[at].start() : spans[at + 2].end()]
         seen.add(gram)
-    return Score(len(seen) / total, "goes in circles" if again else "", " ".join(again))
+    return ""

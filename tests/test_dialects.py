@@ -1,0 +1,216 @@
+"""Each wire format against golden files: what must go over the wire, and what came back from each kind of server.
+
+tests/golden/<dialect>/request_*.json is what `encode` has to give, reply_<server>.json and stream_<server>.sse are answers
+in the shape of that server.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.dialects import DIALECTS
+from pipeline.dialects.base import count_of, error_text, reason_of, text_of, well_formed
+from pipeline.records import Completion, GenerateConfig, Message, Request, Usage
+from pipeline.reply import read_reply
+
+GOLDEN = Path(__file__).parent / "golden"
+OPENAI, TEXTGEN = DIALECTS["openai"], DIALECTS["textgen"]
+TEXT = "Safe as ever. Mind the rope."
+COUNTED, UNCOUNTED = Usage(prompt_tokens=31, completion_tokens=8), Usage()
+
+ASKED = "Is the river safe tonight? “Quick”, now – {{not a template}} 100%"
+REQUEST = Request(
+    messages=(
+        Message(role="system", content="You are Mira, who keeps the ferry at Ash Ford."),
+        Message(role="user", content=ASKED),
+    ),
+    prompt=f"Mira keeps the ferry.\nAnna: {ASKED}\nMira:",
+)
+FULL = GenerateConfig(max_tokens=120, temperature=0.7, stop=("\nAnna:",), seed=7)
+
+
+def golden(name):
+    return (GOLDEN / name).read_text(encoding="utf-8")
+
+
+def with_config(config):
+    return Request(messages=REQUEST.messages, prompt=REQUEST.prompt, config=config)
+
+
+@pytest.mark.parametrize(
+    "name, request_, model, stream",
+    [
+        ("openai/request_full.json", with_config(FULL), "mira-7b", True),
+        ("openai/request_bare.json", REQUEST, None, False),
+        ("textgen/request_full.json", with_config(FULL), "mira-7b", False),
+        ("textgen/request_bare.json", REQUEST, None, False),
+    ],
+)
+def test_what_is_sent_is_the_golden_request(name, request_, model, stream):
+    dialect = DIALECTS[name.partition("/")[0]]
+    assert dialect.encode(request_, model=model, stream=stream) == json.loads(golden(name))
+
+
+@pytest.mark.parametrize(
+    "name, text, finish_reason, usage",
+    [
+        ("textgen/reply_textgen_legacy.json", f" {TEXT}", None, UNCOUNTED),
+        ("textgen/reply_textgen_legacy_without_a_model.json", "", None, UNCOUNTED),
+        ("textgen/reply_koboldcpp_1.76.json", f" {TEXT}", "length", UNCOUNTED),
+        ("textgen/reply_koboldcpp_1.102.json", f" {TEXT}", "stop", COUNTED),
+        ("openai/reply_textgen.json", TEXT, "stop", COUNTED),
+        ("openai/reply_koboldcpp_1.76.json", TEXT, "length", UNCOUNTED),  # its counts are made up
+        ("openai/reply_koboldcpp_1.102.json", TEXT, "stop", COUNTED),
+        ("openai/reply_llamacpp.json", TEXT, "stop", COUNTED),
+        ("openai/reply_ollama.json", TEXT, "stop", COUNTED),
+        ("openai/reply_vllm.json", TEXT, "stop", COUNTED),
+        ("openai/reply_vllm_reasoning_only.json", "", "length", Usage(prompt_tokens=31, completion_tokens=80)),
+        ("openai/stream_textgen.sse", TEXT, "stop", COUNTED),
+        ("openai/stream_koboldcpp_1.76.sse", TEXT, "stop", UNCOUNTED),
+        ("openai/stream_llamacpp.sse", TEXT, "stop", COUNTED),
+        ("openai/stream_ollama.sse", TEXT, "stop", COUNTED),
+        ("openai/stream_vllm.sse", TEXT, "stop", COUNTED),
+    ],
+)
+def test_the_golden_reply_is_read(name, text, finish_reason, usage):
+    reply = read_reply(DIALECTS[name.partition("/")[0]], golden(name), streamed=name.endswith(".sse"))
+    assert reply == Completion(text=text, finish_reason=finish_reason, usage=usage)
+
+
+def test_every_golden_file_is_used():
+    used = Path(__file__).read_text(encoding="utf-8")
+    files = [path.relative_to(GOLDEN).as_posix() for path in GOLDEN.rglob("*.*")]
+    assert files and not [name for name in files if f'"{name}"' not in used]
+
+
+@pytest.mark.parametrize(
+    "dialect, names",
+    [("openai", ["max_tokens"]), ("textgen", ["max_new_tokens", "max_length"])],
+)
+def test_the_length_limit_goes_under_each_name_a_server_may_know(dialect, names):
+    body = DIALECTS[dialect].encode(Request(messages=REQUEST.messages, prompt="Hello"), model=None, stream=False)
+    assert {name: body[name] for name in names} == dict.fromkeys(names, GenerateConfig().max_tokens)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
+def test_a_field_left_none_is_not_sent(dialect):
+    body = dialect.encode(with_config(GenerateConfig(max_tokens=None)), model=None, stream=False)
+    assert set(body) == {"messages"} or set(body) == {"prompt"}
+
+
+def test_a_text_dialect_makes_do_with_messages_alone():
+    asked = Request(messages=(Message(role="system", content="You are Mira."), Message(role="user", content="Hello")))
+    assert TEXTGEN.encode(asked, model=None, stream=False)["prompt"] == "You are Mira.\nHello"
+
+
+def test_encoding_changes_nothing_in_the_request():
+    before = repr(REQUEST)
+    OPENAI.encode(REQUEST, model="m", stream=True)["messages"].clear()
+    assert repr(REQUEST) == before
+
+
+@pytest.mark.parametrize("value", [None, 1, True, 1.5, [], ["stop"], {}, {"type": "stop"}, "", "null"])
+def test_a_finish_reason_is_a_string_or_none(value):
+    assert reason_of(value) is None
+    choice = {"message": {"content": "Hm."}, "finish_reason": value}
+    assert OPENAI.decode({"choices": [choice]}).finish_reason is None
+    assert TEXTGEN.decode({"results": [{"text": "Hm.", "finish_reason": value}]}).finish_reason is None
+    event = json.dumps({"choices": [{"delta": {"content": "Hm."}, "finish_reason": value}]})
+    assert OPENAI.decode_event(event).finish_reason is None
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 1.0, "8", [8], 10**30])
+def test_a_count_is_a_number_that_a_table_can_hold(value):
+    assert count_of(value) is None
+    body = {"choices": [{"message": {"content": ""}}], "usage": {"prompt_tokens": value, "completion_tokens": 8}}
+    assert OPENAI.decode(body).usage == Usage(prompt_tokens=None, completion_tokens=8)
+
+
+@pytest.mark.parametrize("usage", [None, [], "many", 8, {}, {"total_tokens": 8}])
+def test_a_reply_without_usage_has_none(usage):
+    assert OPENAI.decode({"choices": [{"message": {"content": "Hm."}}], "usage": usage}).usage == UNCOUNTED
+
+
+def test_only_koboldcpps_made_up_usage_is_doubted():
+    usage = {"prompt_tokens": 100, "completion_tokens": 100, "total_tokens": 200}
+    body = {"choices": [{"message": {"content": "Hm."}}], "usage": usage}
+    assert OPENAI.decode(body).usage.completion_tokens == 100
+    assert OPENAI.decode({**body, "model": "koboldcpp/x"}).usage.completion_tokens is None
+    for model in (None, 7, ["koboldcpp/x"]):
+        assert OPENAI.decode({**body, "model": model}).usage.completion_tokens == 100
+
+
+def test_a_text_is_a_string_and_null_is_silence():
+    assert text_of(None) == ""
+    for value in (5, True, ["Hm."], {"text": "Hm."}):
+        with pytest.raises(TypeError):
+            text_of(value)
+
+
+@pytest.mark.parametrize(
+    "text, mended",
+    [
+        ("Mind the rope.", "Mind the rope."),
+        ("“Añejo” 🜂", "“Añejo” 🜂"),
+        ("\ud83d\ude00", "😀"),
+        ("half \ud83d", "half \ufffd"),
+        ("\ude00 and \ud83d", "\ufffd and \ufffd"),
+    ],
+)
+def test_a_text_can_always_be_written_to_a_file(text, mended):
+    assert well_formed(text) == mended
+    well_formed(text).encode()
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ({"error": "model 'x' not found"}, "model 'x' not found"),
+        ({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, "Loading model"),
+        ({"error": {"message": "too long", "type": "BadRequestError", "param": None, "code": 400}}, "too long"),
+        ({"object": "error", "message": "too long", "code": 400}, "too long"),
+        ({"detail": "Unauthorized"}, "Unauthorized"),
+        (
+            {"detail": {"msg": "Server is busy; please try again later.", "type": "service_unavailable"}},
+            "Server is busy",
+        ),
+        ({"detail": {"error": "Unauthorized", "msg": "Authentication key is missing."}}, "key is missing"),
+        ({"detail": [{"loc": ["body", "messages"], "msg": "Field required", "type": "missing"}]}, "Field required"),
+        ({"error": "out of memory", "error_type": "generation"}, "out of memory"),
+        ({"error": {"code": 7}}, "7"),
+        ({"error": 7}, "7"),
+        ({"error": ["one", "two"]}, "one"),
+        ({"error": ""}, None),
+        ({"error": None, "detail": "Not Found"}, "Not Found"),
+        ({"choices": []}, None),
+        ({}, None),
+        ([], None),
+        (None, None),
+        ("error", None),
+        (7, None),
+    ],
+)
+def test_the_message_is_found_in_every_shape_of_error(body, message):
+    found = error_text(body)
+    assert found is None if message is None else message in found
+
+
+def nested(depth, key):
+    body = "deep"
+    for _ in range(depth):
+        body = {key: body} if key else [body]
+    return body
+
+
+@pytest.mark.parametrize("key", ["error", "detail", "message", "msg", None])
+@pytest.mark.parametrize("depth", [5, 100, 900, 5000])
+def test_however_deep_an_error_is_looking_for_its_message_does_not_raise(key, depth):
+    for body in (nested(depth, key), {"error": nested(depth, key)}, {"error": {"code": nested(depth, key)}}):
+        found = error_text(body)
+        assert found is None or isinstance(found, str)
+
+
+def test_an_errors_message_is_short_and_can_be_written_to_a_file():
+    assert error_text({"error": "long " * 10**6}) == ("long " * 100)
+    assert error_text({"error": {"message": "half \ud83d"}}) == "half \ufffd"

@@ -1,0 +1,100 @@
+"""The README keeps its word: its commands and code run, its lists are complete."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fakes import FakeServer
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for kind, text in found if kind == language]
+
+
+COMMANDS = [
+    shlex.split(command)
+    for block in blocks("sh")
+    for line in block.splitlines()
+    for command in line.split("&&")
+    if command.strip().startswith("pipeline ")
+]
+
+
+@pytest.fixture
+def at_home(tmp_path, monkeypatch):
+    """A folder with the files that the README shows."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(__import__("os").environ):
+        if name.startswith("LLM_"):
+            monkeypatch.delenv(name)
+    for block in blocks("yaml"):
+        path = Path(block.splitlines()[0].removeprefix("# "))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(block, "utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_is_understood(command, at_home):
+    from pipeline.cli import cli
+
+    arguments = command[1:] if "--dry-run" in command else [*command[1:], "--dry-run"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert "POST /v1/chat/completions" in done.output
+
+
+def test_the_code_for_notebooks_runs(at_home):
+    from pipeline.cli import cli
+
+    code = next(block for block in blocks("python") if "load_run" in block)
+    with FakeServer() as server:
+        CliRunner().invoke(cli, ["generate", "--server", server.url, "--out", "runs/mine", "--limit", "8", "--quiet"])
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_code_for_games_runs(at_home, monkeypatch):
+    code = next(block for block in blocks("python") if "LLMClient" in block)
+    with FakeServer(dialects=("textgen",)) as server:
+        monkeypatch.setenv("LLM_HOST", server.url)
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        assert server.requests == [
+            {"max_new_tokens": 250, "temperature": 0.7, "prompt": "Mira: Well met.\nBorin:"},
+        ]
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", ["generate", "eval"])
+def test_every_option_is_in_the_readme(command):
+    from pipeline.cli import cli
+
+    options = {name for p in cli.commands[command].params for name in p.opts if name.startswith("--")}
+    assert not options - set(re.findall(r"--[a-z-]+", README))
+
+
+def test_the_file_tree_has_every_module():
+    tree = next(block for block in blocks("") if "__init__.py" in block)
+    modules = {p.relative_to(ROOT / "pipeline").as_posix() for p in (ROOT / "pipeline").rglob("*.py")}
+    missing = {m for m in modules if Path(m).name not in tree} - {"dialects/__init__.py"}
+    assert not missing
+    mentioned = set(re.findall(r"([\w/]+\.py)\b", tree))
+    assert not {name for name in mentioned if not list(ROOT.glob(f"*/**/{name}"))}
+
+
+def test_every_filter_is_explained():
+    from pipeline.curate import DUPLICATE, FILTERS
+
+    assert all(f"`{name}`" in README for name in (*FILTERS, DUPLICATE))
+
+
+def test_ci_runs_the_line_that_the_readme_gives():
+    line = 'pip install -e ".[test]" && pytest'
+    assert line in README and line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
