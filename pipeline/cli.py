@@ -8,7 +8,7 @@ Exit codes: 0 done, 1 nothing was kept, 2 wrong usage or no server, 3 incomplete
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -16,6 +16,9 @@ from pipeline.errors import ConfigError, PipelineError, RunStopped
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
+    from pipeline.produce import Produced, Steps
+
+T = TypeVar("T")
 
 RUNS = Path("runs")
 
@@ -96,18 +99,18 @@ def generate(**options: Any) -> None:
 
     The same command goes on where it was interrupted, and asks only for what is missing.
     """
-    from pipeline.dataset import make_dataset
+    from pipeline.dataset import Made, making_dataset
     from pipeline.summary import generated
 
     config, folder = _configure("generate", options, stream=False)
     if options["dry_run"]:
         return _dry_run(config, options)
 
-    def finish(produced: Any) -> tuple[dict[str, Any], str, int]:
-        summary = make_dataset(produced).summary()
+    def tell(produced: "Produced", made: Made) -> tuple[dict[str, Any], str, int]:
+        summary = made.summary()
         return summary, generated(summary, folder, demo=produced.target.demo), 0 if summary["kept"] else 1
 
-    _run(config, folder, options, finish)
+    _run(config, folder, options, making_dataset, tell)
 
 
 @cli.command(name="eval")
@@ -116,23 +119,19 @@ def generate(**options: Any) -> None:
 @_options(per_persona=4, concurrency="1")
 def evaluate(run: str | None, suite: str, **options: Any) -> None:
     """Score a model on a suite, with intervals and latencies; or score an existing RUN, without asking any server."""
-    from pipeline.evaluation import evaluate as evaluate_run
+    from pipeline.evaluation import evaluating
     from pipeline.summary import evaluated
 
-    def finish(produced: Any) -> tuple[dict[str, Any], str, int]:
-        summary = evaluate_run(produced)
-        return (
-            summary,
-            evaluated(summary, produced.folder.path, demo=produced.target.demo),
-            0 if summary["answered"] else 1,
-        )
+    def tell(produced: "Produced", summary: dict[str, Any]) -> tuple[dict[str, Any], str, int]:
+        text = evaluated(summary, produced.folder.path, demo=produced.target.demo)
+        return summary, text, 0 if summary["answered"] else 1
 
     if run is not None:
-        _rescore(Path(run), options, finish)
+        _rescore(Path(run), options, evaluating, tell)
     config, folder = _configure("eval", options, stream=True, suite=suite)
     if options["dry_run"]:
         return _dry_run(config, options)
-    _run(config, folder, options, finish)
+    _run(config, folder, options, evaluating, tell)
 
 
 def main() -> None:
@@ -206,7 +205,11 @@ _PASSED_ON = (
 
 
 def _run(
-    config: "RunConfig", path: Path, options: dict[str, Any], finish: Callable[[Any], tuple[dict[str, Any], str, int]]
+    config: "RunConfig",
+    path: Path,
+    options: dict[str, Any],
+    sink: "Callable[[Produced], Steps[T]]",
+    tell: "Callable[[Produced, T], tuple[dict[str, Any], str, int]]",
 ) -> NoReturn:
     import asyncio
 
@@ -217,9 +220,8 @@ def _run(
     folder = RunFolder(path)
     watch = watcher(quiet=options["quiet"])
     with folder.locked():
-        produced = asyncio.run(produce(config, folder, watch))
-        summary, text, code = finish(produced)
-        produced.journal.close()
+        produced, made = asyncio.run(produce(config, folder, watch, sink))
+        summary, text, code = tell(produced, made)
         complete = not summary["open"]
         folder.finish(config.command, summary, complete=complete)
     _print(summary | {"run": str(path)}, text, options)
@@ -233,16 +235,23 @@ def _run(
     sys.exit(code)
 
 
-def _rescore(path: Path, options: dict[str, Any], finish: Callable[[Any], tuple[dict[str, Any], str, int]]) -> NoReturn:
-    from pipeline.produce import reopen
+def _rescore(
+    path: Path,
+    options: dict[str, Any],
+    sink: "Callable[[Produced], Steps[T]]",
+    tell: "Callable[[Produced, T], tuple[dict[str, Any], str, int]]",
+) -> NoReturn:
+    from contextlib import closing
+
+    from pipeline.produce import exhaust, reopen
     from pipeline.runfolder import RunFolder
 
     folder = RunFolder(path)
     folder.manifest()
     with folder.locked():
         produced = reopen(folder)
-        summary, text, code = finish(produced)
-        produced.journal.close()
+        with closing(produced.journal):
+            summary, text, code = tell(produced, exhaust(sink(produced)))
         folder.finish("eval", summary, complete=False)
     _print(summary | {"run": str(path)}, text, options)
     sys.exit(code)

@@ -16,8 +16,9 @@ from pipeline.templates import Prompt, TemplateFailed, TextFormat
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request, the key its answer goes by in the journal, and a label for people."""
+    """A request, its place in the plan, the key its answer goes by in the journal, and a label for people."""
 
+    place: int
     key: str
     about: str
     request: Request
@@ -47,23 +48,23 @@ class Script:
         text = self.text_format.render(messages, item.npc, item.player)
         return Request(messages=messages, prompt=text, config=replace(config, stop=config.stop + stop))
 
-    def ask(self, item: Item) -> Ask:
+    def ask(self, item: Item, place: int) -> Ask:
         request = self.request(item)
         key = digest(item.turn_id(0, "npc"), request.key(self.identity))
-        return Ask(key, f"{item.npc.id} / {item.scenario_id} / {item.sample}", request)
+        return Ask(place, key, f"{item.npc.id} / {item.scenario_id} / {item.sample}", request)
 
     def asks(self, plan: Plan) -> Iterator[Ask]:
-        for item in plan:
+        for place, item in enumerate(plan):
             try:
-                yield self.ask(item)
+                yield self.ask(item, place)
             except TemplateFailed:
                 continue  # `turns` says which and why
 
     def turns(self, plan: Plan, journal: Journal, dialect: Dialect) -> Iterator[Turn]:
         """All planned replies in the order of the plan, with what the journal has of each."""
-        for item in plan:
+        for place, item in enumerate(plan):
             try:
-                ask = self.ask(item)
+                ask = self.ask(item, place)
             except TemplateFailed as exc:
                 yield Turn(item=item, line=item.lines[0], request=None, completion=None, error=str(exc))
                 continue

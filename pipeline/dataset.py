@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipeline.card import write_card
 from pipeline.curate import DUPLICATE, FILTERS, Curator, Drop
 from pipeline.latency import quantile
-from pipeline.produce import Produced
+from pipeline.produce import Produced, Steps, exhaust
 from pipeline.records import Score, Turn
 from pipeline.scored import Load, scored, scorer_names
 from pipeline.splits import SPLITS, splitter
@@ -92,6 +92,11 @@ class Made:
 
 
 def make_dataset(produced: Produced) -> Made:
+    """The dataset of a run as it stands."""
+    return exhaust(making_dataset(produced))
+
+
+def making_dataset(produced: Produced) -> Steps[Made]:
     """Score, curate and write everything under `dataset/`; the old one is replaced only when the new one is whole."""
     made = Made(asked=produced.count.items)
     split, note = splitter(produced.config.split_by, produced.count.personas)
@@ -105,6 +110,7 @@ def make_dataset(produced: Produced) -> Made:
         tables = {name: stack.enter_context(TableWriter(aside / "sft" / f"{name}.parquet", SFT)) for name in SPLITS}
         rejected = stack.enter_context(TableWriter(aside / "rejected" / "train.parquet", REJECTED, keep_empty=True))
         for turn, scores in scored(produced, made.load):
+            yield
             if turn.completion is None:
                 made.open += turn.open
                 if turn.error is None:

@@ -10,9 +10,10 @@ from pipeline.config import RunConfig
 from pipeline.dialects import DIALECTS
 from pipeline.embedded import slots
 from pipeline.probe import base_url
-from pipeline.produce import DEFAULT_CONCURRENCY, Target, Watcher, make_script, prepare
+from pipeline.produce import Watcher, make_script, prepare
 from pipeline.progress import duration, printable
 from pipeline.runfolder import RunFolder
+from pipeline.target import DEFAULT_CONCURRENCY, Target
 
 _SHOWN = 2
 _SAMPLED = 200  # requests that the estimate of tokens goes by

@@ -10,12 +10,17 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.latency import quantile
-from pipeline.produce import Produced
+from pipeline.produce import Produced, Steps, exhaust
 from pipeline.scored import Load, scored, scorer_names
 from pipeline.stats import Mean, clustered_mean, reduce_repeats
 
 
 def evaluate(produced: Produced) -> dict[str, Any]:
+    """The scores of a run as it stands."""
+    return exhaust(evaluating(produced))
+
+
+def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
     """Score what the run's journal has; writes `replies.parquet` and `scores.parquet`. Returns the summary, ready for JSON.
 
     Means are in [0, 1], 1 is good. Times are in seconds, at `load.concurrency` requests at a time.
@@ -28,6 +33,7 @@ def evaluate(produced: Produced) -> dict[str, Any]:
     categories: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     answered = failed = missing = still_open = 0
     for turn, scores in scored(produced, load):
+        yield
         if turn.completion is None:
             still_open += turn.open
             failed += turn.error is not None

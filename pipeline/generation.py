@@ -23,7 +23,7 @@ _SYNC_EVERY = 0.1  # seconds
 _GRACE = 5.0  # seconds for what is in flight when a run is told to stop
 
 
-OnReply = Callable[[Completion | None], None]
+OnReply = Callable[[Completion | None, int], None]
 
 
 @dataclass(slots=True)
@@ -48,30 +48,36 @@ async def run(
     """Ask all that is not answered yet. Raises RunStopped if the journal or the server is gone.
 
     Setting `stop` sends nothing more and waits a moment for what is in flight. `on_reply` gets each completion, None for a
-    failure.
+    failure, and how many conversations from the beginning of the plan are settled: their replies can be read from the
+    journal in order while the rest is being asked for.
     """
     tally = Tally()
+    flying: set[int] = set()  # places in the plan
+    taken = 0
     last_success = time.monotonic()
     failures_since = 0
 
     async def work() -> None:
-        nonlocal last_success, failures_since
+        nonlocal last_success, failures_since, taken
         for ask in asks:
             if stop.is_set():
                 return
+            taken = ask.place + 1
             if journal.answered(ask.key):
                 tally.kept += 1
                 if tally.kept % 256 == 0:
                     await asyncio.sleep(0)  # a long run of answered rows must not starve the replies
                 continue
+            flying.add(ask.place)
             try:
                 reply = await client.complete(ask.request, partial(journal.append, ask.key, ask.about))
             except ServerError as exc:
+                flying.remove(ask.place)
                 tally.failed += 1
                 tally.last_error = str(exc)
                 failures_since += 1
                 if on_reply is not None:
-                    on_reply(None)
+                    on_reply(None, min(flying, default=taken))
                 silent = time.monotonic() - last_success
                 if failures_since >= GONE_AFTER_FAILURES:
                     if not tally.answered and not exc.retryable:
@@ -79,10 +85,11 @@ async def run(
                     if silent >= GONE_AFTER_SECONDS:
                         raise RunStopped(f"no answer for {silent:.0f} s. The last error: {exc}") from exc
                 continue
+            flying.remove(ask.place)
             tally.answered += 1
             last_success, failures_since = time.monotonic(), 0
             if on_reply is not None:
-                on_reply(reply)
+                on_reply(reply, min(flying, default=taken))
 
     async def sync() -> None:
         while True:

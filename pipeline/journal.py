@@ -48,6 +48,7 @@ class Journal:
         self.found_torn = 0  # bytes of a last line that was never finished
         self._keys, self._offsets, self._final = array("Q"), array("q"), bytearray()
         self._index: _Index | None = None
+        self._recent: dict[int, tuple[int, int]] = {}  # offset and number of records made since the last `freeze`
         self._unsynced = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,9 @@ class Journal:
         content = _encode(payload).encode("utf-8", "replace")
         head = f'"key":"{key}","attempt":{attempt.number},"final":{"true" if attempt.final else "false"}'.encode()
         crc = zlib.crc32(content, zlib.crc32(head))
-        self._keys.append(_short(key))
+        short = _short(key)
+        self._recent[short] = (self._size, self._recent.get(short, (0, 0))[1] + 1)
+        self._keys.append(short)
         self._offsets.append(self._size)
         self._final.append(attempt.final)
         self._write(b'{"seq":%d,%b,"crc":%d,"payload":%b}\n' % (len(self._keys) - 1, head, crc, content))
@@ -96,7 +99,8 @@ class Journal:
         os.close(self._descriptor)
 
     def freeze(self) -> None:
-        """Make all that is recorded by now findable."""
+        """Index all that is recorded by now."""
+        self._recent.clear()
         self._index = _Index(self._keys, self._offsets, self._final)
 
     def answered(self, key: str) -> bool:
@@ -105,9 +109,12 @@ class Journal:
         return self._index.find(_short(key))[2]
 
     def find(self, key: str) -> Recorded | None:
-        """What is known about `key`, going by what was there at the last `freeze`."""
+        """What is known about `key`. What was recorded since the last `freeze` is found once, and then forgotten until the
+        next: whoever follows a run needs each reply once, and memory stays flat."""
         assert self._index is not None
         offset, attempts, _ = self._index.find(_short(key))
+        if recent := self._recent.pop(_short(key), None):
+            offset, attempts = recent[0], attempts + recent[1]
         if offset < 0:
             return None
         self._reader.seek(offset)

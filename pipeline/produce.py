@@ -11,31 +11,30 @@ import contextlib
 import os
 import platform
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pipeline import generation
-from pipeline.client import LLMClient, default_transport, request_headers
 from pipeline.config import RunConfig
 from pipeline.conversation import Script
-from pipeline.dialects import DIALECTS, Dialect
-from pipeline.embedded import EmbeddedServer, slots
+from pipeline.dialects import DIALECTS
 from pipeline.errors import ConfigError, RunStopped
 from pipeline.journal import Journal
-from pipeline.models import Model, demo_model, local_model
 from pipeline.personas.load import Checked, load_personas, load_scenarios
 from pipeline.personas.schema import Scenario
 from pipeline.plan import Count, Plan
-from pipeline.probe import probe
 from pipeline.records import Completion, GenerateConfig, Turn, digest
 from pipeline.runfolder import RunFolder, now
+from pipeline.target import Target, connected, find_target
 from pipeline.templates import TemplateFailed, Templates
 
-DEFAULT_CONCURRENCY = 6  # for a server we know nothing about: KoboldCpp runs one and queues six, then refuses
+T = TypeVar("T")
+Steps: TypeAlias = Generator[None, None, T]  # one reply a step
+
 TEXT_FORMAT = "transcript"  # for dialects that complete text
 
 
@@ -52,24 +51,6 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Who answers. `identity` is that of the model; `shown` is for people and files, and has no key in it."""
-
-    shown: str
-    url: str
-    dialect: Dialect
-    model: str | None
-    identity: str
-    concurrency: int
-    stop: tuple[str, ...] = ()
-    demo: bool = False  # replies of the demonstration model are not worth training on
-    licence: str = ""
-    embedded: Model | None = None
-    headers: dict[str, str] | None = field(default=None, repr=False)
-    api_key: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """Checked and counted; nothing sent yet."""
 
@@ -82,9 +63,9 @@ class Prepared:
     template_fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Produced:
-    """A run whose answers are in its journal. `turns()` reads them again, in the order of the plan."""
+    """A run, and what its journal has of the answers. `turns()` reads them again, in the order of the plan."""
 
     config: RunConfig
     target: Target
@@ -93,7 +74,6 @@ class Produced:
     count: Count
     script: Script
     journal: Journal
-    last_error: str = ""
     interrupted: bool = False
     stopped: str = ""  # why the run could not go on
 
@@ -139,12 +119,16 @@ def prepare(config: RunConfig, folder: RunFolder, watch: Watcher) -> Prepared:
     )
 
 
-async def produce(config: RunConfig, folder: RunFolder, watch: Watcher) -> Produced:
-    """Ask for all that is missing in `folder`. Raises ConfigError before anything is sent; what happens later is in the
-    result, since what was answered is worth having."""
+async def produce(
+    config: RunConfig, folder: RunFolder, watch: Watcher, sink: Callable[[Produced], Steps[T]]
+) -> tuple[Produced, T]:
+    """Ask for all that is missing in `folder`, while `sink` makes something of what is there.
+
+    `sink` takes one reply a step, in the order of the plan, and returns what it made. Raises ConfigError before anything is
+    sent; what goes wrong later is in the result, since what was answered is worth having.
+    """
     prepared = prepare(config, folder, watch)
-    target = await find_target(config, watch)
-    script = make_script(config, target, prepared.templates)
+    target = await find_target(config, watch.say)
     folder.write_manifest(manifest(prepared, target))
     journal = Journal(folder.journal)
     if journal.found_torn or journal.found_damaged:
@@ -153,46 +137,64 @@ async def produce(config: RunConfig, folder: RunFolder, watch: Watcher) -> Produ
             + (f", passed over {journal.found_damaged} damaged records" if journal.found_damaged else "")
         )
     journal.freeze()
-    tally, interrupted, stopped = generation.Tally(), False, ""
-    try:
-        missing = prepared.count.items
-        if len(journal):
-            missing -= sum(journal.answered(ask.key) for ask in script.asks(prepared.plan))
-        if missing:
-            watch.begin(prepared.count.items, prepared.count.items - missing)
-            try:
-                async with _client(config, target) as client:
-                    with _interruptible(watch) as stop:
-                        tally = await generation.run(
-                            script.asks(prepared.plan),
-                            client,
-                            journal,
-                            concurrency=target.concurrency,
-                            stop=stop,
-                            on_reply=watch.reply,
-                        )
-                        interrupted = stop.is_set()
-            except RunStopped as exc:
-                stopped = str(exc)
-            finally:
-                watch.end()
-        journal.freeze()
-    except BaseException:
-        journal.close()
-        raise
-
-    return Produced(
+    produced = Produced(
         config=config,
         target=target,
         folder=folder,
         plan=prepared.plan,
         count=prepared.count,
-        script=script,
+        script=make_script(config, target, prepared.templates),
         journal=journal,
-        last_error=tally.last_error,
-        interrupted=interrupted,
-        stopped=stopped,
     )
+    with contextlib.closing(journal), contextlib.closing(sink(produced)) as steps:
+        missing = produced.count.items
+        if len(journal):
+            missing -= sum(journal.answered(ask.key) for ask in produced.script.asks(produced.plan))
+        if missing:
+            watch.begin(produced.count.items, produced.count.items - missing)
+            try:
+                await _ask(produced, watch, steps)
+            except RunStopped as exc:
+                produced.stopped = str(exc)
+            finally:
+                watch.end()
+        return produced, exhaust(steps)
+
+
+async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
+    made = 0
+
+    def on_reply(completion: Completion | None, settled: int) -> None:
+        nonlocal made
+        watch.reply(completion)
+        # Two steps a reply: enough to keep up, and too little for the replies in flight to be stamped late.
+        for _ in range(min(2, settled - made)):
+            next(steps)
+            made += 1
+
+    async with connected(produced.config, produced.target) as client:
+        with _interruptible(watch) as stop:
+            try:
+                await generation.run(
+                    produced.script.asks(produced.plan),
+                    client,
+                    produced.journal,
+                    concurrency=produced.target.concurrency,
+                    stop=stop,
+                    on_reply=on_reply,
+                )
+            finally:
+                produced.interrupted = stop.is_set()
+
+
+def exhaust(steps: Steps[T]) -> T:
+    """Take all steps that are left; returns what they made."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            made: T = end.value
+            return made
 
 
 def reopen(folder: RunFolder) -> Produced:
@@ -247,59 +249,6 @@ def make_script(config: RunConfig, target: Target, templates: Templates) -> Scri
     )
 
 
-async def find_target(config: RunConfig, watch: Watcher) -> Target:
-    """The model to be asked. Looks at a server, but does not start the embedded one."""
-    if config.server == "embedded":
-        model = local_model(Path(config.model_path)) if config.model_path else demo_model(watch.say)
-        return Target(
-            shown="embedded",
-            url="",
-            dialect=DIALECTS["openai"],
-            model=model.name,
-            identity=model.identity,
-            concurrency=config.concurrency or slots(),
-            stop=model.stop,
-            demo=model.demo,
-            licence=model.licence,
-            embedded=model,
-        )
-    if config.model_path:
-        raise ConfigError("--model-path is for the embedded server; a server of your own has its model already.")
-    api_key = os.environ.get("LLM_API_KEY")
-    headers = dict(config.headers) if config.headers else None
-    transport = default_transport()
-    try:
-        found = await probe(
-            config.server,
-            dialect=config.dialect,
-            transport=transport,
-            headers=lambda url: request_headers(url, api_key, headers),
-        )
-    finally:
-        await transport.aclose()
-    model_name = config.model
-    if model_name is None and len(found.models) > 1:
-        raise ConfigError(
-            f"{config.shown_server()} has {len(found.models)} models. Choose one with --model: "
-            + ", ".join(found.models[:10])
-        )
-    if model_name is None and found.models:
-        model_name = found.models[0]
-    watch.say(
-        f"{config.shown_server()}: {found.dialect}, " + (f"model {model_name}" if model_name else "model unnamed")
-    )
-    return Target(
-        shown=config.shown_server(),
-        url=found.url,
-        dialect=DIALECTS[found.dialect],
-        model=model_name,
-        identity=model_name or config.shown_server(),
-        concurrency=config.concurrency or DEFAULT_CONCURRENCY,
-        headers=headers,
-        api_key=api_key,
-    )
-
-
 def report(source: str, checked: Checked, watch: Watcher) -> None:
     for note in checked.notes:
         watch.say(note)
@@ -349,25 +298,6 @@ def manifest(prepared: Prepared, target: Target) -> dict[str, Any]:
 
 def _input(source: str, checked: Checked) -> dict[str, Any]:
     return {"source": source, "rows": checked.good, "skipped": checked.bad, "fingerprint": checked.fingerprint}
-
-
-@asynccontextmanager
-async def _client(config: RunConfig, target: Target) -> AsyncIterator[LLMClient]:
-    async with contextlib.AsyncExitStack() as stack:
-        if target.embedded is not None:
-            server = await stack.enter_async_context(EmbeddedServer(target.embedded.path, parallel=target.concurrency))
-            target = replace(target, url=server.url, api_key=server.api_key)
-        yield await stack.enter_async_context(
-            LLMClient(
-                target.url,
-                dialect=target.dialect.name,
-                model=target.model,
-                api_key=target.api_key,
-                headers=target.headers,
-                timeout=config.timeout,
-                stream=config.stream,
-            )
-        )
 
 
 @contextmanager

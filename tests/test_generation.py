@@ -17,7 +17,8 @@ from pipeline.records import Message, Request, digest
 
 def asks(count: int) -> list[Ask]:
     return [
-        Ask(digest(n), f"persona {n}", Request(messages=(Message(role="user", content=str(n)),))) for n in range(count)
+        Ask(n, digest(n), f"persona {n}", Request(messages=(Message(role="user", content=str(n)),)))
+        for n in range(count)
     ]
 
 
@@ -97,8 +98,7 @@ def test_never_more_in_flight_than_asked_for_and_a_slow_reply_holds_up_no_other(
 def test_each_reply_is_in_the_journal_before_anybody_hears_of_it(journal):
     seen = []
 
-    def on_reply(completion):
-        journal.freeze()
+    def on_reply(completion, settled):
         seen.append(len(journal))
 
     run(lambda request: answer(), 20, journal, on_reply=on_reply)

@@ -13,7 +13,7 @@ LAYERS = [
     ("words", "errors records config resources"),
     ("server", "dialects sse retry transport reply client probe models embedded"),
     ("prompts", "personas templates"),
-    ("produce", "tables runfolder plan journal conversation generation produce"),
+    ("produce", "tables runfolder plan journal conversation generation target produce"),
     ("judge", "scorers latency stats scored"),
     ("select", "splits curate card dataset"),
     ("tell", "evaluation summary progress dryrun runs"),

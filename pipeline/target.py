@@ -1,0 +1,112 @@
+"""Who answers: the embedded model, or a server that somebody runs.
+
+A target is found without asking it for anything: its dialect, its model, and the identity that answers are kept under.
+"""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipeline.client import LLMClient, default_transport, request_headers
+from pipeline.config import RunConfig
+from pipeline.dialects import DIALECTS, Dialect
+from pipeline.embedded import EmbeddedServer, slots
+from pipeline.errors import ConfigError
+from pipeline.models import Model, demo_model, local_model
+from pipeline.probe import probe
+
+DEFAULT_CONCURRENCY = 6  # for a server we know nothing about: KoboldCpp runs one and queues six, then refuses
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Who answers. `identity` is that of the model; `shown` is for people and files, and has no key in it."""
+
+    shown: str
+    url: str
+    dialect: Dialect
+    model: str | None
+    identity: str
+    concurrency: int
+    stop: tuple[str, ...] = ()
+    demo: bool = False  # replies of the demonstration model are not worth training on
+    licence: str = ""
+    embedded: Model | None = None
+    headers: dict[str, str] | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+
+
+async def find_target(config: RunConfig, say: Say) -> Target:
+    """The model to be asked. Looks at a server, but does not start the embedded one."""
+    if config.server == "embedded":
+        model = local_model(Path(config.model_path)) if config.model_path else demo_model(say)
+        return Target(
+            shown="embedded",
+            url="",
+            dialect=DIALECTS["openai"],
+            model=model.name,
+            identity=model.identity,
+            concurrency=config.concurrency or slots(),
+            stop=model.stop,
+            demo=model.demo,
+            licence=model.licence,
+            embedded=model,
+        )
+    if config.model_path:
+        raise ConfigError("--model-path is for the embedded server; a server of your own has its model already.")
+    api_key = os.environ.get("LLM_API_KEY")
+    headers = dict(config.headers) if config.headers else None
+    transport = default_transport()
+    try:
+        found = await probe(
+            config.server,
+            dialect=config.dialect,
+            transport=transport,
+            headers=lambda url: request_headers(url, api_key, headers),
+        )
+    finally:
+        await transport.aclose()
+    model_name = config.model
+    if model_name is None and len(found.models) > 1:
+        raise ConfigError(
+            f"{config.shown_server()} has {len(found.models)} models. Choose one with --model: "
+            + ", ".join(found.models[:10])
+        )
+    if model_name is None and found.models:
+        model_name = found.models[0]
+    say(f"{config.shown_server()}: {found.dialect}, " + (f"model {model_name}" if model_name else "model unnamed"))
+    return Target(
+        shown=config.shown_server(),
+        url=found.url,
+        dialect=DIALECTS[found.dialect],
+        model=model_name,
+        identity=model_name or config.shown_server(),
+        concurrency=config.concurrency or DEFAULT_CONCURRENCY,
+        headers=headers,
+        api_key=api_key,
+    )
+
+
+@asynccontextmanager
+async def connected(config: RunConfig, target: Target) -> AsyncIterator[LLMClient]:
+    """A client for the target, which is started first if it is the embedded one."""
+    async with contextlib.AsyncExitStack() as stack:
+        if target.embedded is not None:
+            server = await stack.enter_async_context(EmbeddedServer(target.embedded.path, parallel=target.concurrency))
+            target = replace(target, url=server.url, api_key=server.api_key)
+        yield await stack.enter_async_context(
+            LLMClient(
+                target.url,
+                dialect=target.dialect.name,
+                model=target.model,
+                api_key=target.api_key,
+                headers=target.headers,
+                timeout=config.timeout,
+                stream=config.stream,
+            )
+        )
