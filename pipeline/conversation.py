@@ -3,13 +3,14 @@
 For now a conversation is one turn: the player's first line, the NPC's answer.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pipeline.dialects import Dialect
 from pipeline.journal import Journal
 from pipeline.plan import Plan
-from pipeline.records import GenerateConfig, Item, Request, Turn, digest
+from pipeline.records import Completion, GenerateConfig, Item, Request, Timing, Turn, digest
 from pipeline.reply import UnreadableReply, read_reply
 from pipeline.templates import Prompt, TemplateFailed, TextFormat
 
@@ -53,38 +54,88 @@ class Script:
         key = digest(item.turn_id(0, "npc"), request.key(self.identity))
         return Ask(place, key, f"{item.npc.id} / {item.scenario_id} / {item.sample}", request)
 
-    def asks(self, plan: Plan) -> Iterator[Ask]:
-        for place, item in enumerate(plan):
-            try:
-                yield self.ask(item, place)
-            except TemplateFailed:
-                continue  # `turns` says which and why
+    def walk(self, plan: Plan, journal: Journal, dialect: Dialect) -> "Walk":
+        return Walk(self, plan, journal, dialect)
 
-    def turns(self, plan: Plan, journal: Journal, dialect: Dialect) -> Iterator[Turn]:
-        """All planned replies in the order of the plan, with what the journal has of each."""
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    item: Item
+    ask: Ask | None
+    error: str = ""  # why there is nothing to ask
+
+
+class Walk:
+    """One walk along the plan by two: who asks goes ahead (`asks`), who reads the replies follows (`turns`), in the same
+    order. What lies between them is held here, so that nothing is rendered twice, and a reply that has just come is not
+    read from the journal again.
+    """
+
+    def __init__(self, script: Script, plan: Plan, journal: Journal, dialect: Dialect) -> None:
+        self._script, self._journal, self._dialect = script, journal, dialect
+        self._plan = self._planned(plan)
+        self._between: deque[_Planned] = deque()
+        self._fresh: dict[int, Completion] = {}
+
+    @property
+    def ahead(self) -> int:
+        """How many conversations who asks is ahead of who reads."""
+        return len(self._between)
+
+    def asks(self) -> Iterator[Ask]:
+        for planned in self._plan:
+            self._between.append(planned)
+            if planned.ask is not None:
+                yield planned.ask
+
+    def answered(self, ask: Ask, completion: Completion) -> None:
+        """Hand over a reply that is in the journal already."""
+        self._fresh[ask.place] = completion
+
+    def turns(self) -> Iterator[Turn]:
+        """All planned replies, with what is known of each."""
+        while planned := self._between.popleft() if self._between else next(self._plan, None):
+            yield self._turn(planned)
+
+    def _planned(self, plan: Plan) -> Iterator[_Planned]:
         for place, item in enumerate(plan):
             try:
-                ask = self.ask(item, place)
+                yield _Planned(item, self._script.ask(item, place))
             except TemplateFailed as exc:
-                yield Turn(item=item, line=item.lines[0], request=None, completion=None, error=str(exc))
-                continue
-            turn = Turn(item=item, line=item.lines[0], request=ask.request, completion=None)
-            recorded = journal.find(ask.key)
-            if recorded is None:
-                yield replace(turn, open=True)
-                continue
-            attempt = recorded.attempt
-            if attempt.error is not None:
-                yield replace(turn, error=attempt.error, open=not attempt.final)
-                continue
-            try:
-                reply = read_reply(dialect, attempt.body or "", streamed=attempt.streamed)
-            except UnreadableReply as exc:
-                yield replace(turn, error=str(exc))
-                continue
-            text = clean(reply.text, item.npc.name)
-            completion = replace(reply, text=text, timing=attempt.timing, attempts=recorded.attempts)
-            yield replace(turn, completion=completion)
+                yield _Planned(item, None, str(exc))
+
+    def _turn(self, planned: _Planned) -> Turn:
+        item, ask = planned.item, planned.ask
+        if ask is None:
+            return Turn(item=item, line=item.lines[0], request=None, completion=None, error=planned.error)
+
+        def turn(completion: Completion | None, error: str | None = None, *, is_open: bool = False) -> Turn:
+            return Turn(
+                item=item, line=item.lines[0], request=ask.request, completion=completion, error=error, open=is_open
+            )
+
+        if fresh := self._fresh.pop(ask.place, None):
+            return turn(self._as_said(fresh, item, fresh.timing, self._journal.attempts(ask.key)))
+        recorded = self._journal.find(ask.key)
+        if recorded is None:
+            return turn(None, is_open=True)
+        attempt = recorded.attempt
+        if attempt.error is not None:
+            return turn(None, attempt.error, is_open=not attempt.final)
+        try:
+            reply = read_reply(self._dialect, attempt.body or "", streamed=attempt.streamed)
+        except UnreadableReply as exc:
+            return turn(None, str(exc))
+        return turn(self._as_said(reply, item, attempt.timing, recorded.attempts))
+
+    def _as_said(self, reply: Completion, item: Item, timing: Timing | None, attempts: int) -> Completion:
+        return Completion(
+            text=clean(reply.text, item.npc.name),
+            finish_reason=reply.finish_reason,
+            usage=reply.usage,
+            timing=timing,
+            attempts=attempts,
+        )
 
 
 def clean(text: str, name: str) -> str:

@@ -35,7 +35,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(config, RunFolder(Path(scratch)), watch)
         script = make_script(config, target, prepared.templates)
-        asks = list(islice(script.asks(prepared.plan), _SAMPLED))
+        asks = [script.ask(item, place) for place, item in enumerate(islice(prepared.plan, _SAMPLED))]
     characters = sum(len(ask.request.prompt or "".join(m.content for m in ask.request.messages)) for ask in asks)
     requests = prepared.count.items
     prompt_tokens = round(requests * characters / max(len(asks), 1) / _CHARACTERS_A_TOKEN)

@@ -6,13 +6,13 @@ its row; a server that is gone ends the run.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pipeline.client import LLMClient
-from pipeline.conversation import Ask
+from pipeline.conversation import Walk
 from pipeline.errors import RunStopped, ServerError
 from pipeline.journal import Journal
 from pipeline.records import Completion
@@ -23,7 +23,10 @@ _SYNC_EVERY = 0.1  # seconds
 _GRACE = 5.0  # seconds for what is in flight when a run is told to stop
 
 
-OnReply = Callable[[Completion | None, int], None]
+_FAR = 10_000  # conversations between who asks and who reads: beyond it, asking waits
+
+OnReply = Callable[[Completion | None], None]
+OnSettled = Callable[[int], None]
 
 
 @dataclass(slots=True)
@@ -37,21 +40,23 @@ class Tally:
 
 
 async def run(
-    asks: Iterator[Ask],
+    walk: Walk,
     client: LLMClient,
     journal: Journal,
     *,
     concurrency: int,
     stop: asyncio.Event,
-    on_reply: OnReply | None = None,
+    on_reply: OnReply,
+    on_settled: OnSettled,
 ) -> Tally:
     """Ask all that is not answered yet. Raises RunStopped if the journal or the server is gone.
 
     Setting `stop` sends nothing more and waits a moment for what is in flight. `on_reply` gets each completion, None for a
-    failure, and how many conversations from the beginning of the plan are settled: their replies can be read from the
-    journal in order while the rest is being asked for.
+    failure; `on_settled` the number of conversations from the beginning of the plan that are settled: their turns can be
+    taken from the walk while the rest is being asked for.
     """
     tally = Tally()
+    asks = walk.asks()
     flying: set[int] = set()  # places in the plan
     taken = 0
     last_success = time.monotonic()
@@ -65,10 +70,13 @@ async def run(
             taken = ask.place + 1
             if journal.answered(ask.key):
                 tally.kept += 1
+                on_settled(min(flying, default=taken))
                 if tally.kept % 256 == 0:
                     await asyncio.sleep(0)  # a long run of answered rows must not starve the replies
                 continue
             flying.add(ask.place)
+            while walk.ahead > _FAR and min(flying) != ask.place:  # noqa: ASYNC110 -- rare, and simpler than an event
+                await asyncio.sleep(0.01)
             try:
                 reply = await client.complete(ask.request, partial(journal.append, ask.key, ask.about))
             except ServerError as exc:
@@ -76,8 +84,8 @@ async def run(
                 tally.failed += 1
                 tally.last_error = str(exc)
                 failures_since += 1
-                if on_reply is not None:
-                    on_reply(None, min(flying, default=taken))
+                on_reply(None)
+                on_settled(min(flying, default=taken))
                 silent = time.monotonic() - last_success
                 if failures_since >= GONE_AFTER_FAILURES:
                     if not tally.answered and not exc.retryable:
@@ -88,8 +96,9 @@ async def run(
             flying.remove(ask.place)
             tally.answered += 1
             last_success, failures_since = time.monotonic(), 0
-            if on_reply is not None:
-                on_reply(reply, min(flying, default=taken))
+            walk.answered(ask, reply)
+            on_reply(reply)
+            on_settled(min(flying, default=taken))
 
     async def sync() -> None:
         while True:

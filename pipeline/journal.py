@@ -135,6 +135,11 @@ class Journal:
         )
         return Recorded(attempt, attempts)
 
+    def attempts(self, key: str) -> int:
+        """How often `key` was tried, for who has the reply already; forgets it as `find` does."""
+        assert self._index is not None
+        return self._recent.pop(_short(key), (0, 0))[1] + self._index.find(_short(key))[1]
+
     def _write(self, line: bytes) -> None:
         done = 0
         try:
@@ -202,6 +207,8 @@ class _Index:
 
     def find(self, key: int) -> tuple[int, int, bool]:
         """(offset or -1, number of records, whether the last one is final)"""
+        if not len(self._keys):
+            return -1, 0, False
         place = int(self._keys.searchsorted(self._np.uint64(key)))
         if place == len(self._keys) or int(self._keys[place]) != key:
             return -1, 0, False

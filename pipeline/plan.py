@@ -68,7 +68,9 @@ class Plan:
                     yield self.scenarios[place].item(npc, template=self.template, sample=sample)
 
     def _drawn(self, npc: SimpleNamespace, marks: list[bytes]) -> list[int]:
-        fitting = [place for place, scenario in enumerate(self.scenarios) if scenario.fits(npc)]
+        fitting = [
+            place for place, scenario in enumerate(self.scenarios) if not scenario.requires or scenario.fits(npc)
+        ]
         if self.per_persona is None or len(fitting) <= self.per_persona:
             return fitting
         mark = hashlib.blake2b(npc.id.encode("utf-8", "surrogatepass")).digest()

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pipeline import generation
 from pipeline.config import RunConfig
-from pipeline.conversation import Script
+from pipeline.conversation import Script, Walk
 from pipeline.dialects import DIALECTS
 from pipeline.errors import ConfigError, RunStopped
 from pipeline.journal import Journal
@@ -77,8 +77,12 @@ class Produced:
     interrupted: bool = False
     stopped: str = ""  # why the run could not go on
 
+    walk: Walk | None = None  # while it is being asked
+
     def turns(self) -> Iterator[Turn]:
-        return self.script.turns(self.plan, self.journal, self.target.dialect)
+        """All planned replies in the order of the plan, with what is known of each."""
+        walk = self.walk or self.script.walk(self.plan, self.journal, self.target.dialect)
+        return walk.turns()
 
 
 def prepare(config: RunConfig, folder: RunFolder, watch: Watcher) -> Prepared:
@@ -149,7 +153,8 @@ async def produce(
     with contextlib.closing(journal), contextlib.closing(sink(produced)) as steps:
         missing = produced.count.items
         if len(journal):
-            missing -= sum(journal.answered(ask.key) for ask in produced.script.asks(produced.plan))
+            walk = produced.script.walk(produced.plan, journal, target.dialect)
+            missing = sum(turn.open for turn in walk.turns())
         if missing:
             watch.begin(produced.count.items, produced.count.items - missing)
             try:
@@ -162,12 +167,12 @@ async def produce(
 
 
 async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
+    produced.walk = produced.script.walk(produced.plan, produced.journal, produced.target.dialect)
     made = 0
 
-    def on_reply(completion: Completion | None, settled: int) -> None:
+    def on_settled(settled: int) -> None:
+        # Two steps at a time: enough to keep up, and too little for the replies in flight to be stamped late.
         nonlocal made
-        watch.reply(completion)
-        # Two steps a reply: enough to keep up, and too little for the replies in flight to be stamped late.
         for _ in range(min(2, settled - made)):
             next(steps)
             made += 1
@@ -176,12 +181,13 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
         with _interruptible(watch) as stop:
             try:
                 await generation.run(
-                    produced.script.asks(produced.plan),
+                    produced.walk,
                     client,
                     produced.journal,
                     concurrency=produced.target.concurrency,
                     stop=stop,
-                    on_reply=on_reply,
+                    on_reply=watch.reply,
+                    on_settled=on_settled,
                 )
             finally:
                 produced.interrupted = stop.is_set()

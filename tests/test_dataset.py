@@ -282,8 +282,12 @@ class BreaksOff:
     def __init__(self, script, after):
         self._script, self._after = script, after
 
-    def turns(self, *about):
-        for n, turn in enumerate(self._script.turns(*about)):
+    def walk(self, *about):
+        self._walk = self._script.walk(*about)
+        return self
+
+    def turns(self):
+        for n, turn in enumerate(self._walk.turns()):
             if n == self._after:
                 raise OSError("No space left on device")
             yield turn

@@ -12,7 +12,7 @@ from pipeline.client import LLMClient
 from pipeline.conversation import Ask
 from pipeline.errors import RunStopped
 from pipeline.journal import Journal
-from pipeline.records import Message, Request, digest
+from pipeline.records import Completion, Message, Request, digest
 
 
 def asks(count: int) -> list[Ask]:
@@ -20,6 +20,22 @@ def asks(count: int) -> list[Ask]:
         Ask(n, digest(n), f"persona {n}", Request(messages=(Message(role="user", content=str(n)),)))
         for n in range(count)
     ]
+
+
+class Walk:
+    """As much of a walk as asking needs; `settled` is what the one who reads would be told."""
+
+    def __init__(self, count: int) -> None:
+        self.ahead = 0
+        self.completions: dict[int, Completion] = {}
+        self.settled: list[int] = []
+        self._asks = asks(count)
+
+    def asks(self):
+        return iter(self._asks)
+
+    def answered(self, ask, completion):
+        self.completions[ask.place] = completion
 
 
 def answer(text: str = "Aye.") -> httpx.Response:
@@ -30,15 +46,22 @@ def asked(request: httpx.Request) -> int:
     return int(json.loads(request.content)["messages"][0]["content"])
 
 
-def run(handler, count, journal, *, concurrency=4, stop_after=None, on_reply=None, timeout=5.0):
+def run(handler, count, journal, *, concurrency=4, stop_after=None, on_reply=None, timeout=5.0, walk_of=None):
     async def main():
         stop = asyncio.Event()
         if stop_after is not None:
             asyncio.get_running_loop().call_later(stop_after, stop.set)
         client = LLMClient("http://npc", transport=httpx.MockTransport(handler), timeout=timeout)
         journal.freeze()
+        walk = walk_of or Walk(count)
         return await generation.run(
-            iter(asks(count)), client, journal, concurrency=concurrency, stop=stop, on_reply=on_reply
+            walk,
+            client,
+            journal,
+            concurrency=concurrency,
+            stop=stop,
+            on_reply=on_reply or (lambda completion: None),
+            on_settled=walk.settled.append,
         )
 
     return asyncio.run(main())
@@ -98,7 +121,7 @@ def test_never_more_in_flight_than_asked_for_and_a_slow_reply_holds_up_no_other(
 def test_each_reply_is_in_the_journal_before_anybody_hears_of_it(journal):
     seen = []
 
-    def on_reply(completion, settled):
+    def on_reply(completion):
         seen.append(len(journal))
 
     run(lambda request: answer(), 20, journal, on_reply=on_reply)
@@ -155,3 +178,33 @@ def test_a_broken_journal_stops_the_run(journal, monkeypatch):
     with pytest.raises(RunStopped, match="No space left"):
         run(lambda request: answer(), 1000, journal)
     assert calls <= 4
+
+
+def test_settled_is_what_nobody_waits_for_any_more(journal):
+    walk = Walk(12)
+
+    async def server(request):
+        await asyncio.sleep(0.15 if asked(request) == 3 else 0.005)
+        return answer()
+
+    run(server, 12, journal, concurrency=4, walk_of=walk)
+    assert walk.settled[-1] == 12
+    assert 3 in walk.settled and walk.settled.count(3) >= 5  # while the fourth is awaited, three are settled
+    assert set(walk.completions) == set(range(12))
+
+
+def test_who_asks_does_not_run_away_from_who_reads(journal):
+    walk = Walk(200)
+    walk.ahead = 10**6
+    flown = []
+
+    async def server(request):
+        flown.append(asked(request))
+        await asyncio.sleep(0.2 if asked(request) == 0 else 0.001)
+        if asked(request) == 0:
+            assert len(flown) <= 4
+            walk.ahead = 0
+        return answer()
+
+    tally = run(server, 200, journal, concurrency=4, walk_of=walk)
+    assert tally.answered == 200

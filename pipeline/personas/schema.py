@@ -78,7 +78,7 @@ class Scenario(_Row):
         return self
 
     def fits(self, npc: Any) -> bool:
-        return not self.requires or all(getattr(npc, field, None) for field in self.requires)
+        return all(getattr(npc, field, None) for field in self.requires)
 
     def item(self, npc: Any, *, template: str, sample: int, arm: str = "") -> Item:
         return Item(
