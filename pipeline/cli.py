@@ -5,6 +5,8 @@ Heavy imports live inside the functions that need them: `pipeline --help` loads 
 Exit codes: 0 done, 1 nothing was kept, 2 wrong usage or no server, 3 incomplete (the same command goes on), 130 interrupted.
 """
 
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -135,7 +137,7 @@ def evaluate(run: str | None, suite: str, **options: Any) -> None:
 
 
 def main() -> None:
-    """Ends the process: the interpreter's own way out would take its time over what the libraries hold."""
+    """Runs the command and turns what it raises into a sentence and an exit code."""
     code = 0
     try:
         code = cli(standalone_mode=False) or 0
@@ -150,31 +152,43 @@ def main() -> None:
 
         click.echo(f"Error: {printable(str(exc))}", err=True)
         code = 3 if isinstance(exc, RunStopped) else 2
-    except BrokenPipeError:
-        code = 1
+    except BrokenPipeError:  # whoever read our output has had enough of it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 -- for the interpreter's own last flush
+        code = 3
+    except OSError as exc:
+        where = f"{exc.filename}: " if exc.filename else ""
+        click.echo(
+            f"Error: {where}{exc.strerror or exc}. What is answered is safe; the same command goes on.", err=True
+        )
+        code = 3
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1
     sys.exit(code)
 
 
 def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: str = "") -> tuple["RunConfig", Path]:
-    import os
-
     from pipeline.config import LLMSettings, RunConfig
     from pipeline.records import digest
     from pipeline.resources import shipped
     from pipeline.runfolder import RunFolder, newest_unfinished
 
     if options["resume"] is not None:
+        _only(("resume", *RunConfig.FREE, "quiet", "as_json"), "--resume takes the run's own options")
         folder = Path(options["resume"] or newest_unfinished(RUNS, command))
-        asked = RunFolder(folder).manifest()
-        if asked["command"] != command:
-            raise ConfigError(f"{folder}: a run of pipeline {asked['command']}, not of pipeline {command}.")
-        return RunConfig(**asked["asked"]), folder
+        manifest = RunFolder(folder).manifest()
+        if manifest.get("command") != command:
+            raise ConfigError(f"{folder}: a run of pipeline {manifest.get('command')}, not of pipeline {command}.")
+        given = {name: options[name] for name in RunConfig.FREE if name in _given()}
+        headers = LLMSettings.from_environment().headers if os.environ.get("LLM_HEADERS") else None
+        try:
+            return RunConfig(**manifest["asked"] | given, headers=headers), folder
+        except (LookupError, TypeError) as exc:
+            raise ConfigError(f"{folder / 'run.json'}: not a whole manifest ({exc}). Make the run anew.") from exc
     server, headers = options["server"], None
     if server is None and os.environ.get("LLM_HOST") and not options["model_path"]:
         settings = LLMSettings.from_environment()
-        server, headers = settings.host + (settings.path or ""), settings.headers
+        path = f"/{settings.path.lstrip('/')}" if settings.path else ""
+        server, headers = settings.host.rstrip("/") + path, settings.headers
     here = shipped("data")
     if suite:
         here = Path(suite) if Path(suite).is_dir() else here / "suites" / suite
@@ -222,9 +236,10 @@ def _run(
     with folder.locked():
         produced, made = asyncio.run(produce(config, folder, watch, sink))
         summary, text, code = tell(produced, made)
+        summary |= {"skipped_rows": produced.skipped, "unfit": produced.count.unfit}
         complete = not summary["open"]
         folder.finish(config.command, summary, complete=complete)
-    _print(summary | {"run": str(path)}, text, options)
+    _print(summary, text, path, options)
     if produced.interrupted:
         watch.say("Interrupted. The same command goes on.")
         code = 130
@@ -246,15 +261,17 @@ def _rescore(
     from pipeline.produce import exhaust, reopen
     from pipeline.runfolder import RunFolder
 
+    _only(("run", "quiet", "as_json"), "a RUN is scored as it is")
     folder = RunFolder(path)
     folder.manifest()
     with folder.locked():
         produced = reopen(folder)
         with closing(produced.journal):
             summary, text, code = tell(produced, exhaust(sink(produced)))
+        summary |= {"skipped_rows": produced.skipped, "unfit": produced.count.unfit}
         folder.finish("eval", summary, complete=False)
-    _print(summary | {"run": str(path)}, text, options)
-    sys.exit(code)
+    _print(summary, text, path, options)
+    sys.exit(3 if summary["open"] else code)
 
 
 def _dry_run(config: "RunConfig", options: dict[str, Any]) -> None:
@@ -262,10 +279,20 @@ def _dry_run(config: "RunConfig", options: dict[str, Any]) -> None:
     from pipeline.progress import watcher
 
     summary, text = dry_run(config, watcher(quiet=options["quiet"]))
-    _print(summary, text, options)
+    click.echo(json.dumps(summary) if options["as_json"] else text)
 
 
-def _print(summary: dict[str, Any], text: str, options: dict[str, Any]) -> None:
-    import json
+def _print(summary: dict[str, Any], text: str, path: Path, options: dict[str, Any]) -> None:
+    click.echo(json.dumps(summary | {"run": str(path)}) if options["as_json"] else text)
 
-    click.echo(json.dumps(summary, ensure_ascii=False) if options["as_json"] else text)
+
+def _given() -> set[str]:
+    """Names of the parameters that stand on the command line."""
+    context = click.get_current_context()
+    written = click.core.ParameterSource.COMMANDLINE
+    return {name for name in context.params if context.get_parameter_source(name) is written}
+
+
+def _only(allowed: tuple[str, ...], why: str) -> None:
+    if extra := sorted(_given() - set(allowed)):
+        raise click.UsageError(f"{why}: --{extra[0].replace('_', '-')} has no place here.")

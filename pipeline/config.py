@@ -88,7 +88,7 @@ def without(text: str, secrets: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """One run, as asked for. Paths are as the user gave them; None means the default that ships."""
+    """One run, as asked for. Paths are as the user gave them."""
 
     command: str  # "generate" or "eval"
     personas: str
@@ -113,19 +113,22 @@ class RunConfig:
 
     headers: Mapping[str, str] | None = field(default=None, repr=False)  # from LLM_HEADERS: may hold a key
 
-    # What may change between a run and its resumption without making it another run.
+    # What may change between a run and its resumption without making it another run. Latency holds for one concurrency,
+    # so that an evaluation has its concurrency for good.
     FREE = ("concurrency", "timeout", "limit")
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes this run this run: two commands that differ in nothing else share a folder."""
         hidden = {*self.FREE, "headers", "server"}
+        if self.command == "eval":
+            hidden.remove("concurrency")
         return {
             "server": self.shown_server(),
             **{name: getattr(self, name) for name in self.__slots__ if name not in hidden},
         }
 
     def shown_server(self) -> str:
-        """The server without a user name or password that may stand in its address."""
-        scheme, found, rest = self.server.rpartition("://")
+        """The server without a user name, a password or a query that may stand in its address."""
+        scheme, found, rest = self.server.partition("?")[0].partition("#")[0].rpartition("://")
         host, slash, path = rest.partition("/")
         return scheme + found + host.rpartition("@")[2] + slash + path

@@ -63,7 +63,6 @@ class Made:
 
     def summary(self) -> dict[str, Any]:
         """As it is printed and stored: times in seconds, tokens counted by the server."""
-        busy = self.load.busy()
         return {
             "asked": self.asked,
             "answered": self.answered,
@@ -82,12 +81,7 @@ class Made:
             }
             if self.load.e2e
             else None,
-            "tokens": {
-                "counted_replies": self.load.counted,
-                "prompt": self.load.prompt_tokens,
-                "completion": self.load.completion_tokens,
-                "completion_per_second": self.load.completion_tokens / busy if busy and self.load.counted else None,
-            },
+            "tokens": self.load.tokens(),
         }
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.dialects import DIALECTS
 from pipeline.embedded import slots
+from pipeline.models import DEMO_NAME, DEMO_STOP
 from pipeline.probe import base_url
 from pipeline.produce import Watcher, make_script, prepare
 from pipeline.progress import duration, printable
-from pipeline.runfolder import RunFolder
+from pipeline.runfolder import Inputs
 from pipeline.target import DEFAULT_CONCURRENCY, Target
 
 _SHOWN = 2
@@ -29,11 +30,19 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     name = "openai" if embedded else (base_url(config.server)[1] or config.dialect)
     dialect = DIALECTS["openai" if name == "auto" else name]
     concurrency = config.concurrency or (slots() if embedded else DEFAULT_CONCURRENCY)
+    demo = embedded and config.model_path is None
+    model = DEMO_NAME if demo else config.model
     target = Target(
-        shown=config.shown_server(), url="", dialect=dialect, model=config.model, identity="", concurrency=concurrency
+        shown=config.shown_server(),
+        url="",
+        dialect=dialect,
+        model=model,
+        identity="",
+        concurrency=concurrency,
+        stop=DEMO_STOP if demo else (),
     )
     with tempfile.TemporaryDirectory() as scratch:
-        prepared = prepare(config, RunFolder(Path(scratch)), watch)
+        prepared = prepare(config, Inputs(Path(scratch)), watch)
         script = make_script(config, target, prepared.templates)
         asks = [script.ask(item, place) for place, item in enumerate(islice(prepared.plan, _SAMPLED))]
     characters = sum(len(ask.request.prompt or "".join(m.content for m in ask.request.messages)) for ask in asks)
@@ -42,7 +51,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     completion_tokens = requests * config.max_tokens
     reading, writing = _EMBEDDED if embedded else _SERVER
     seconds = (prompt_tokens / reading + completion_tokens / writing) / concurrency
-    shown = [dialect.encode(ask.request, model=config.model, stream=config.stream) for ask in asks[:_SHOWN]]
+    shown = [dialect.encode(ask.request, model=model, stream=config.stream) for ask in asks[:_SHOWN]]
     summary = {
         "personas": prepared.count.personas,
         "scenarios": len(prepared.plan.scenarios),
@@ -61,6 +70,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
         f"at most about {duration(seconds)}, if one reply is written at {writing:g} tokens/s and read at {reading:g}, "
         f"{concurrency} at a time",
         "",
+        *(["If the server speaks OpenAI's dialect:"] if name == "auto" else []),
         *(f"POST {dialect.path}\n{json.dumps(body, indent=2, ensure_ascii=False)}" for body in shown),
     ]
     return summary, printable("\n".join(lines))

@@ -63,6 +63,7 @@ class EmbeddedServer:
     async def _start(self, port: int) -> str:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # without the working directory on its path: a file there may be called pipeline.py
             "-m",
             "pipeline.embedded",
             stdin=asyncio.subprocess.PIPE,

@@ -56,7 +56,6 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             means[name] = {**asdict(clustered_mean(reduced, persona_of)), "not_applicable": not_applicable[name]}
         elif not_applicable[name]:
             means[name] = {**asdict(Mean(None, None, None, 0, 0)), "not_applicable": not_applicable[name]}
-    busy = load.busy()
     return {
         "asked": produced.count.items,
         "answered": answered,
@@ -76,10 +75,5 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             for name, seconds in (("e2e", load.e2e), ("ttft", load.ttft), ("tpot", load.tpot))
             if seconds
         },
-        "tokens": {
-            "counted_replies": load.counted,
-            "prompt": load.prompt_tokens,
-            "completion": load.completion_tokens,
-            "completion_per_second": load.completion_tokens / busy if busy and load.counted else None,
-        },
+        "tokens": load.tokens(),
     }

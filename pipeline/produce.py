@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import os
 import platform
+import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pipeline import generation
@@ -25,10 +25,9 @@ from pipeline.dialects import DIALECTS
 from pipeline.errors import ConfigError, RunStopped
 from pipeline.journal import Journal
 from pipeline.personas.load import Checked, load_personas, load_scenarios
-from pipeline.personas.schema import Scenario
 from pipeline.plan import Count, Plan
 from pipeline.records import Completion, GenerateConfig, Turn, digest
-from pipeline.runfolder import RunFolder, now
+from pipeline.runfolder import Inputs, RunFolder, now
 from pipeline.target import Target, connected, find_target
 from pipeline.templates import TemplateFailed, Templates
 
@@ -72,6 +71,7 @@ class Produced:
     folder: RunFolder
     plan: Plan
     count: Count
+    skipped: int  # bad rows of personas and scenarios
     script: Script
     journal: Journal
     interrupted: bool = False
@@ -85,19 +85,18 @@ class Produced:
         return walk.turns()
 
 
-def prepare(config: RunConfig, folder: RunFolder, watch: Watcher) -> Prepared:
-    """Raises ConfigError for all that a person has to mend."""
+def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
+    """Check everything, and write what was checked to `inputs`. Raises ConfigError for all that a person has to mend."""
     templates = Templates(config.prompts)
     prompt = templates.prompt(config.template)
-    scenarios, checked_scenarios = load_scenarios(config.scenarios, strict=config.strict)
-    checked_personas = load_personas(config.personas, folder.personas, strict=config.strict)
-    write_scenarios(folder.scenarios, scenarios)
-    texts = templates.copy(prompt.name, folder.prompts)
-    templates.copy(f"formats/{TEXT_FORMAT}", folder.prompts)
+    scenarios, checked_scenarios = load_scenarios(config.scenarios, inputs.scenarios, strict=config.strict)
+    checked_personas = load_personas(config.personas, inputs.personas, strict=config.strict)
+    texts = templates.copy(prompt.name, inputs.prompts)
+    templates.copy(f"formats/{TEXT_FORMAT}", inputs.prompts)
     for source, checked in ((config.personas, checked_personas), (config.scenarios, checked_scenarios)):
         report(source, checked, watch)
     plan = Plan(
-        personas=folder.personas,
+        personas=inputs.personas,
         scenarios=scenarios,
         template=prompt.name,
         samples=config.samples,
@@ -131,8 +130,15 @@ async def produce(
     `sink` takes one reply a step, in the order of the plan, and returns what it made. Raises ConfigError before anything is
     sent; what goes wrong later is in the result, since what was answered is worth having.
     """
-    prepared = prepare(config, folder, watch)
-    target = await find_target(config, watch.say)
+    aside = Inputs(folder.path / ".inputs.part")
+    try:
+        prepared = prepare(config, aside, watch)
+        target = await find_target(config, watch.say)
+        _compare_with_before(folder, config, target, watch)
+        aside.replace(folder.inputs)
+    finally:
+        shutil.rmtree(aside.path, ignore_errors=True)
+    plan = replace(prepared.plan, personas=folder.inputs.personas)
     folder.write_manifest(manifest(prepared, target))
     journal = Journal(folder.journal)
     if journal.found_torn or journal.found_damaged:
@@ -145,8 +151,9 @@ async def produce(
         config=config,
         target=target,
         folder=folder,
-        plan=prepared.plan,
+        plan=plan,
         count=prepared.count,
+        skipped=prepared.personas.bad + prepared.scenarios.bad,
         script=make_script(config, target, prepared.templates),
         journal=journal,
     )
@@ -163,7 +170,26 @@ async def produce(
                 produced.stopped = str(exc)
             finally:
                 watch.end()
+        else:
+            watch.say(f"{folder.path}: everything is answered already, nothing is asked. Another --out asks anew.")
         return produced, exhaust(steps)
+
+
+def _compare_with_before(folder: RunFolder, config: RunConfig, target: Target, watch: Watcher) -> None:
+    """A folder is one run's. Raises ConfigError for another command's; says what else has changed since."""
+    if not folder.manifest_path.exists():
+        return
+    before = folder.manifest()
+    if before.get("command") != config.command:
+        raise ConfigError(f"{folder.path}: a run of pipeline {before.get('command')}. Take another --out.")
+    asked, now_asked = before.get("asked", {}), config.fingerprint()
+    changed = [
+        f"{name} {asked[name]!r} -> {value!r}" for name, value in now_asked.items() if asked.get(name, value) != value
+    ]
+    if (identity := before.get("target", {}).get("identity")) != target.identity:
+        changed.append(f"model {identity!r} -> {target.identity!r}")
+    if changed:
+        watch.say(f"{folder.path}: changed since it was begun: {'; '.join(changed)}. What that touches is asked anew.")
 
 
 async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
@@ -204,11 +230,11 @@ def exhaust(steps: Steps[T]) -> T:
 
 
 def reopen(folder: RunFolder) -> Produced:
-    """A run as it stands in its folder: nothing is asked, and nothing outside the folder is read."""
+    """A run as it stands in its folder: nothing is asked, and its inputs are those in the folder."""
     manifest = folder.manifest()
     try:
-        asked = {**manifest["asked"], "prompts": str(folder.prompts)}
-        config = RunConfig(**asked)
+        config = replace(RunConfig(**manifest["asked"]), prompts=str(folder.inputs.prompts))
+        skipped = sum(manifest["inputs"][kind]["skipped"] for kind in ("personas", "scenarios"))
         target = manifest["target"]
         found = Target(
             shown=target["server"],
@@ -225,8 +251,8 @@ def reopen(folder: RunFolder) -> Produced:
         raise ConfigError(f"{folder.manifest_path}: not a whole manifest ({exc}). Make the run anew.") from exc
     templates = Templates(config.prompts)
     plan = Plan(
-        personas=folder.personas,
-        scenarios=load_scenarios(str(folder.scenarios))[0],
+        personas=folder.inputs.personas,
+        scenarios=load_scenarios(str(folder.inputs.scenarios))[0],
         template=templates.prompt(config.template).name,
         samples=config.samples,
         per_persona=config.per_persona,
@@ -240,6 +266,7 @@ def reopen(folder: RunFolder) -> Produced:
         folder=folder,
         plan=plan,
         count=plan.count(),
+        skipped=skipped,
         script=make_script(config, found, templates),
         journal=journal,
     )
@@ -262,12 +289,6 @@ def report(source: str, checked: Checked, watch: Watcher) -> None:
         for problem in checked.problems:
             watch.say(f"skipped: {problem}")
         watch.say(f"{source}: {checked.good} good rows, {checked.bad} skipped (--strict refuses them)")
-
-
-def write_scenarios(path: Path, scenarios: list[Scenario]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for scenario in scenarios:
-            file.write(scenario.model_dump_json() + "\n")
 
 
 def manifest(prepared: Prepared, target: Target) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-MAX_ATTEMPTS = 6
+MAX_ATTEMPTS = 10
 LONGEST_WAIT = 120.0  # seconds that a server may ask us to wait
 
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504, 529})

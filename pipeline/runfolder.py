@@ -9,9 +9,11 @@ dataset/              what is trained on, with its card
 results.json          the summary
 """
 
+import contextlib
 import datetime
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +25,26 @@ from pipeline.errors import ConfigError
 FORMAT = 1
 
 
+class Inputs:
+    """What a run was made from, checked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.personas = path / "personas.jsonl"
+        self.scenarios = path / "scenarios.jsonl"
+        self.prompts = path / "prompts"
+
+    def replace(self, other: "Inputs") -> None:
+        """Take the place of `other`."""
+        shutil.rmtree(other.path, ignore_errors=True)
+        os.replace(self.path, other.path)
+
+
 class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest_path = path / "run.json"
-        self.personas = path / "inputs" / "personas.jsonl"
-        self.scenarios = path / "inputs" / "scenarios.jsonl"
-        self.prompts = path / "inputs" / "prompts"
+        self.inputs = Inputs(path / "inputs")
         self.journal = path / "journal" / "npc.jsonl"
         self.replies = path / "replies.parquet"
         self.scores = path / "scores.parquet"
@@ -62,6 +77,10 @@ class RunFolder:
             yield
         finally:
             lock.release()
+            if not self.manifest_path.exists():  # nothing came of it: leave nothing behind
+                with contextlib.suppress(OSError):
+                    (self.path / ".lock").unlink(missing_ok=True)
+                    self.path.rmdir()
 
     def manifest(self) -> dict[str, Any]:
         """What run.json says; raises ConfigError if it is not there or not ours."""

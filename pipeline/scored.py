@@ -77,6 +77,16 @@ class Load:
             self.completion_tokens += usage.completion_tokens
             self.prompt_tokens += usage.prompt_tokens or 0
 
+    def tokens(self) -> dict[str, float | int | None]:
+        """For a summary: what the server counted, and how fast the replies came in all."""
+        busy = self.busy()
+        return {
+            "counted_replies": self.counted,
+            "prompt": self.prompt_tokens,
+            "completion": self.completion_tokens,
+            "completion_per_second": self.completion_tokens / busy if busy and self.counted else None,
+        }
+
     def busy(self) -> float:
         """Seconds in which at least one reply was under way. Pauses between a run and its resumption do not count."""
         if not self.sent:

@@ -229,3 +229,79 @@ def test_a_folder_with_other_things_in_it_is_not_taken_for_a_run(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     done = pipeline("generate", "--out", ".", cwd=tmp_path)
     assert done.returncode == 2 and "no run.json" in done.stderr
+
+
+def test_a_failed_start_leaves_a_finished_run_as_it_was(tmp_path):
+    with FakeServer() as server:
+        pipeline("generate", "--server", server.url, "--out", "x", "--limit", 4, cwd=tmp_path)
+    before = {p: p.read_bytes() for p in (tmp_path / "x").rglob("*") if p.is_file()}
+    (tmp_path / "other.jsonl").write_text('{"id": "a", "name": "A", "description": "a b"}\n')
+    failed = pipeline("generate", "--server", server.url, "--personas", "other.jsonl", "--out", "x", cwd=tmp_path)
+    assert failed.returncode == 2
+    assert {p: p.read_bytes() for p in (tmp_path / "x").rglob("*") if p.is_file()} == before
+    pipeline("generate", "--personas", "nowhere.yaml", "--out", "y", cwd=tmp_path)
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_folder_is_one_commands_and_a_change_is_said(tmp_path):
+    with FakeServer() as server:
+        pipeline("generate", "--server", server.url, "--out", "x", "--limit", 4, cwd=tmp_path)
+        other = pipeline("eval", "--server", server.url, "--out", "x", cwd=tmp_path)
+        again = pipeline("generate", "--server", server.url, "--out", "x", "--limit", 4, cwd=tmp_path)
+        warmer = pipeline(
+            "generate", "--server", server.url, "--out", "x", "--temperature", 1, "--limit", 4, cwd=tmp_path
+        )
+    assert other.returncode == 2 and "a run of pipeline generate" in other.stderr
+    assert "nothing is asked" in again.stderr
+    assert "temperature 0.7 -> 1.0" in warmer.stderr
+
+
+def test_latency_is_never_reported_at_a_load_that_was_not_measured(tmp_path):
+    with FakeServer() as server:
+        for concurrency in (1, 4):
+            done = pipeline("eval", "--server", server.url, "--limit", 8, "--concurrency", concurrency, cwd=tmp_path)
+            assert f"latency at concurrency {concurrency}" in done.stdout
+        assert len(server.requests) == 16
+
+
+def test_what_resuming_cannot_take_is_refused(tmp_path):
+    with FakeServer() as server:
+        pipeline("generate", "--server", server.url, "--out", "x", "--limit", 4, cwd=tmp_path)
+        more = pipeline("generate", "--resume", "x", "--limit", 6, cwd=tmp_path)
+        assert more.returncode == 0 and len(server.requests) == 6
+    refused = pipeline("generate", "--resume", "x", "--seed", 3, cwd=tmp_path)
+    assert refused.returncode == 2 and "--seed has no place here" in refused.stderr
+    (tmp_path / "x" / "run.json").write_text('{"format": 1, "command": "generate", "asked": {"x": 1}}')
+    broken = pipeline("generate", "--resume", "x", cwd=tmp_path)
+    assert broken.returncode == 2 and "not a whole manifest" in broken.stderr
+
+
+def test_a_file_in_the_working_directory_is_never_run(tmp_path):
+    for name in ("pipeline", "xllamacpp", "pip"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w'); raise SystemExit(1)")
+    command = Path(sys.executable).with_name("pipeline")
+    done = subprocess.run([command, "generate", "--limit", "1"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stderr  # one reply may be dropped
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_full_disk_ends_in_a_sentence(tmp_path):
+    import resource
+
+    with FakeServer() as server:
+        command = [sys.executable, "-m", "pipeline", "generate", "--server", server.url, "--out", "x", "--quiet"]
+        full = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
+        )  # fmt: skip
+        assert full.returncode == 3 and "Traceback" not in full.stderr, full.stderr
+        room = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert room.returncode == 0, room.stderr
+        assert len(server.requests) <= 72 + 6
+
+
+def test_a_key_in_the_addresss_query_is_not_written(tmp_path):
+    with FakeServer() as server:
+        done = pipeline("generate", "--server", f"{server.url}/v1?key=MARKER", "--limit", 2, "--out", "x", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not [p for p in (tmp_path / "x").rglob("*") if p.is_file() and b"MARKER" in p.read_bytes()]

@@ -129,6 +129,8 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_acknowledged(tmp_path, mon
     with pytest.raises(RunStopped, match="No space left"):
         journal.append(digest(2), "x", attempt("second"))
     monkeypatch.undo()
+    journal.freeze()
+    assert journal.find(digest(1)) is not None and journal.find(digest(2)) is None
     journal.close()
     journal = opened(path)
     assert journal.found_torn == 0

@@ -74,7 +74,7 @@ def test_no_values_are_an_error():
     "ttft, last, tokens, seconds",
     [
         (0.2, 1.2, 11, 0.1),
-        (0.2, 0.2, 2, 0.0),
+        (0.2, 0.2, 2, None),  # the whole stream came in one read
         (0.2, 1.2, 1, None),  # one token: nothing to divide by
         (0.2, 1.2, None, None),
         (None, None, 11, None),  # not streamed

@@ -8,12 +8,13 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
@@ -44,16 +45,9 @@ def load_personas(source: str, target: Path, *, strict: bool = False) -> Checked
     Raises ConfigError if the source cannot be read, has no good row, or (`strict`) any bad one.
     """
     checked = Checked()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Aside first: `source` may be the file that this run wrote before.
-    aside = target.with_name(target.name + ".part")
-    try:
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
-            for _, written in _check(source, "personas", Persona, checked, strict):
-                file.write(written + "\n")
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with _written_aside(target) as file:
+        for _, written in _check(source, "personas", Persona, checked, strict):
+            file.write(written + "\n")
     return checked
 
 
@@ -64,9 +58,27 @@ def read_personas(path: Path) -> Iterator[SimpleNamespace]:
             yield SimpleNamespace(**json.loads(line))
 
 
-def load_scenarios(source: str, *, strict: bool = False) -> tuple[list[Scenario], Checked]:
+def load_scenarios(source: str, target: Path | None = None, *, strict: bool = False) -> tuple[list[Scenario], Checked]:
+    """All good scenarios of `source`, written to `target` too if there is one. Raises ConfigError as `load_personas` does."""
     checked = Checked()
-    return [scenario for scenario, _ in _check(source, "scenarios", Scenario, checked, strict)], checked
+    rows = list(_check(source, "scenarios", Scenario, checked, strict))
+    if target is not None:
+        with _written_aside(target) as file:
+            file.writelines(written + "\n" for _, written in rows)
+    return [scenario for scenario, _ in rows], checked
+
+
+@contextmanager
+def _written_aside(target: Path) -> Iterator[TextIO]:
+    """A file that takes its name when it is whole: a source may be the file that this run wrote before."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(target.name + ".part")
+    try:
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _check(source: str, kind: str, model: type[T], checked: Checked, strict: bool) -> Iterator[tuple[T, str]]:

@@ -185,9 +185,13 @@ def _jsonl(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
 def _csv(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
     csv.field_size_limit(LINE_LIMIT)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        first = file.readline(LINE_LIMIT)
+        file.seek(0)
+        # Where the comma is the decimal sign, spreadsheets write semicolons and call it CSV.
+        comma = ";" if ";" in first and "," not in first else ","
+        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else comma, strict=True)
         try:
-            header = next(reader, [])
+            header = [name.strip() for name in next(reader, [])]
             _columns(f"{path}:1", header, required)
             if twice := sorted({name for name in header if name and header.count(name) > 1}):
                 raise ConfigError(f"{path}:1: two columns are named {twice[0]!r}. Which one counts?")
@@ -257,8 +261,8 @@ def _columns(where: str, found: Any, required: tuple[str, ...]) -> None:
 def _mapping(where: str, row: Any, defaults: dict[str, Any]) -> Found:
     if not isinstance(row, dict):
         return Found(where, problem=f"{_short(row)} where a mapping of fields to values is expected")
-    # An empty cell and a null both say that there is nothing.
-    return Found(where, {**defaults, **{str(k): v for k, v in row.items() if v is not None}})
+    # An empty cell, a null and a NaN (what pandas makes of an empty cell) all say that there is nothing.
+    return Found(where, {**defaults, **{str(k): v for k, v in row.items() if v is not None and v == v}})
 
 
 def _short(value: Any) -> str:
