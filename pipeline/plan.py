@@ -42,8 +42,9 @@ class Plan:
 
     def count(self) -> Count:
         personas = items = unfit = 0
+        fits = _Fits(self.scenarios)
         for npc in read_personas(self.personas):
-            fitting = sum(scenario.fits(npc) for scenario in self.scenarios)
+            fitting = len(fits(npc))
             drawn = fitting if self.per_persona is None else min(fitting, self.per_persona)
             personas += 1
             items += drawn * self.samples
@@ -62,17 +63,30 @@ class Plan:
 
     def _all(self) -> Iterator[Item]:
         marks = [hashlib.blake2b(s.id.encode("utf-8", "surrogatepass")).digest() for s in self.scenarios]
+        fits = _Fits(self.scenarios)
         for npc in read_personas(self.personas):
-            for place in self._drawn(npc, marks):
+            for place in self._drawn(npc, fits(npc), marks):
                 for sample in range(self.samples):
                     yield self.scenarios[place].item(npc, template=self.template, sample=sample)
 
-    def _drawn(self, npc: SimpleNamespace, marks: list[bytes]) -> list[int]:
-        fitting = [
-            place for place, scenario in enumerate(self.scenarios) if not scenario.requires or scenario.fits(npc)
-        ]
+    def _drawn(self, npc: SimpleNamespace, fitting: list[int], marks: list[bytes]) -> list[int]:
         if self.per_persona is None or len(fitting) <= self.per_persona:
             return fitting
         mark = hashlib.blake2b(npc.id.encode("utf-8", "surrogatepass")).digest()
         ranked = ((hashlib.blake2b(mark + marks[place], digest_size=8).digest(), place) for place in fitting)
         return sorted(place for _, place in heapq.nsmallest(self.per_persona, ranked))
+
+
+class _Fits:
+    """The places of the scenarios that a persona fits. Personas with the same fields filled fit the same."""
+
+    def __init__(self, scenarios: list[Scenario]) -> None:
+        self._scenarios = scenarios
+        self._required = sorted({field for scenario in scenarios for field in scenario.requires})
+        self._known: dict[tuple[bool, ...], list[int]] = {}
+
+    def __call__(self, npc: SimpleNamespace) -> list[int]:
+        filled = tuple([bool(getattr(npc, field, None)) for field in self._required])
+        if filled not in self._known:
+            self._known[filled] = [place for place, scenario in enumerate(self._scenarios) if scenario.fits(npc)]
+        return self._known[filled]
