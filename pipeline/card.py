@@ -13,6 +13,7 @@ import yaml
 from pipeline.produce import Produced
 from pipeline.splits import KNOWN, NEW, TRAIN
 
+_COUNTED_BY = {"server": "the server", "tokenizer": "its tokenizer", "estimate": "an estimate from the text"}
 _ABOUT_SPLITS = {
     TRAIN: "to train on",
     KNOWN: "scenarios that are not in the training set, with NPCs that were not held out of it",
@@ -87,9 +88,10 @@ def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words:
         f"with {target.concurrency} at a time.\n"
         if latency
         else "",
-        f"The server counted {tokens['prompt']} prompt and {tokens['completion']} completion tokens.\n"
-        if tokens["counted_replies"]
-        else "The server did not count tokens.\n",
+        f"There are {tokens['prompt']} prompt and {tokens['completion']} completion tokens, counted by "
+        f"{' and '.join(_COUNTED_BY[source] for source in tokens['counted_by'])}.\n"
+        if tokens["counted_by"]
+        else "",
         "## Limits\n",
         "The replies are a language model's. Filters look at form and at known phrases; they do not judge whether a reply is "
         "true to its persona. Personas and players' lines are written by hand and cover what their authors thought of.\n",

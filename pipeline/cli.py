@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 nothing was kept, 2 wrong usage or no server, 3 incomplete
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,7 @@ def _options(*, per_persona: int, concurrency: str) -> Callable[[Callable[..., N
         click.option(
             "--timeout", type=click.FloatRange(min=0.001), default=120.0, show_default=True, help="Seconds a reply."
         ),
+        click.option("--insecure", is_flag=True, help="Take any TLS certificate, for a server at home."),
         click.option("--strict", is_flag=True, help="Refuse a source with any bad row."),
         click.option("--out", metavar="DIR", help="The run's folder.  [default: under runs/, named by the options]"),
         click.option(
@@ -139,6 +141,7 @@ def evaluate(run: str | None, suite: str, **options: Any) -> None:
 def main() -> None:
     """Runs the command and turns what it raises into a sentence and an exit code."""
     code = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is told to end ends as with Ctrl-C
     try:
         code = cli(standalone_mode=False) or 0
     except click.ClickException as exc:
@@ -214,7 +217,7 @@ def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: st
 
 _PASSED_ON = (
     "dialect", "model", "model_path", "prompts", "template", "samples", "per_persona", "limit", "max_tokens",
-    "temperature", "seed", "timeout", "strict",
+    "temperature", "seed", "timeout", "insecure", "strict",
 )  # fmt: skip
 
 

@@ -27,13 +27,18 @@ import httpx
 from pipeline.config import DEFAULT_PATH, LLMSettings, secrets_in, without
 from pipeline.dialects import DIALECTS, Dialect
 from pipeline.dialects.base import well_formed
-from pipeline.errors import BadReply, ConfigError, Refused, ServerError, Unreachable
+from pipeline.errors import BadReply, ConfigError, Refused, ServerError, TimedOut, Unreachable
+from pipeline.limits import Limiter, Slot, Turns
 from pipeline.probe import base_url
-from pipeline.records import Attempt, Completion, Message, Request, Timing
+from pipeline.records import Attempt, Completion, Message, Request
+from pipeline.refusal import refused_by
 from pipeline.reply import StreamReader, UnreadableReply, read_reply
-from pipeline.retry import final_status, retry_after, retry_delay, retryable_status
+from pipeline.retry import RetryBudget, final_status, retry_delay
+from pipeline.stopwatch import Read, Stopwatch, Waits
 
 OnAttempt = Callable[[Attempt], None]
+
+_COUNT_PATIENCE = 5.0  # seconds for a server's tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +47,9 @@ class LLMClient:
     """Talks to one server. `LLMClient()` takes everything from `LLM_*` in the environment, with Evennia's defaults.
 
     `url` is the server's address, with or without the dialect's path; `timeout` is in seconds, for one reply with all
-    its attempts; `api_key` is sent as a bearer token and appears nowhere else; `transport` is any of httpx's, for tests
-    say.
+    its attempts; `api_key` is sent as a bearer token and appears nowhere else; `concurrency` is how many requests may be in
+    flight; `insecure` takes any TLS certificate, for a server at home with one of its own making; `transport` is any of
+    httpx's, for tests say.
     """
 
     def __init__(
@@ -56,6 +62,8 @@ class LLMClient:
         headers: Mapping[str, str] | None = None,
         timeout: float = 60.0,
         stream: bool = False,
+        concurrency: int = 64,
+        insecure: bool = False,
         transport: httpx.AsyncBaseTransport | None = None,
         on_bad_request: Callable[[int, str], Any] | None = None,
     ) -> None:
@@ -67,10 +75,12 @@ class LLMClient:
             self._settings = settings = LLMSettings.from_environment()
             url, api_key = settings.host.rstrip("/"), api_key or settings.api_key
             headers = {**settings.headers, **(headers or {})}
+            self._base = url
             self._endpoint = _setting_as_url(url + self.dialect.path)
             self._seed_url = _setting_as_url(url + "/" + (settings.path or DEFAULT_PATH).lstrip("/"))
         else:
             url, _ = base_url(url)
+            self._base = url
             self._endpoint = self._seed_url = httpx.URL(url + self.dialect.path)
         self._model, self._timeout, self._on_bad_request = model, timeout, on_bad_request
         self._stream = stream and self.dialect.streams
@@ -79,7 +89,10 @@ class LLMClient:
         # In a reply only what cannot be a word: a key like "test" must not change what an NPC says.
         self._keys = tuple(secret for secret in self._secrets if len(secret) >= 8 and not re.search(r"\s", secret))
         self._owned = transport is None
-        self._transport = transport if transport is not None else default_transport()
+        self._transport = transport if transport is not None else default_transport(insecure=insecure)
+        self.concurrency = concurrency
+        self._limiter, self._turns, self._budget = Limiter(concurrency), Turns(), RetryBudget()
+        self._counts = True  # whether the server's tokenizer answers, as far as is known
         self.address = str(self._endpoint.copy_with(userinfo=b""))
 
     async def __aenter__(self) -> Self:
@@ -92,30 +105,87 @@ class LLMClient:
         if self._owned:
             await self._transport.aclose()
 
-    async def complete(self, request: Request, on_attempt: OnAttempt | None = None) -> Completion:
-        """The answer to `request`, with its timing; an empty text is an answer. Raises a ServerError."""
+    def slot(self) -> Slot:
+        """A place among the `concurrency` requests in flight, for who wants to decide what to ask only when it can be sent."""
+        return Slot(self._limiter)
+
+    async def complete(
+        self,
+        request: Request,
+        on_attempt: OnAttempt | None = None,
+        *,
+        slot: Slot | None = None,
+        intended: float | None = None,
+    ) -> Completion:
+        """The answer to `request`, with its timing; an empty text is an answer. Raises a ServerError.
+
+        `intended` is when it should have been asked, by `time.perf_counter`, for who follows a schedule. The time limit counts
+        from having a slot; while a retry is waited for, the slot is somebody else's.
+        """
+        queue = 0.0 if intended is None else max(0.0, time.perf_counter() - intended)
+        if slot is not None:
+            return await self._complete(request, on_attempt, slot, Waits(queue=queue, before=slot.waited))
+        async with self.slot() as slot:
+            return await self._complete(request, on_attempt, slot, Waits(queue=queue))
+
+    async def _complete(self, request: Request, on_attempt: OnAttempt | None, slot: Slot, waits: Waits) -> Completion:
         body = self.dialect.encode(request, model=self._model, stream=self._stream)
         content = json.dumps(body).encode()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         number = 0
+        self._budget.first_attempt()
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
                     number += 1
+                    taken = time.perf_counter()
+                    waits.limiter = slot.waited - waits.before
                     try:
-                        return await self._attempt(content, number, on_attempt)
+                        reply, attempt = await self._attempt(content, number, on_attempt, waits, taken)
+                        break
                     except ServerError as exc:
                         asked = exc.retry_after if isinstance(exc, Refused) else None
-                        delay = retry_delay(number, retry_after=asked, dice=random.random()) if exc.retryable else None
-                        if delay is None or loop.time() + delay >= deadline:
+                        left = max(0.0, deadline - loop.time())
+                        delay = None
+                        if exc.retryable:
+                            delay = retry_delay(number, retry_after=asked, left=left, dice=random.random())
+                        if delay is None:
                             raise
+                        delay = max(delay, self._budget.wait(loop.time()))
+                        if delay >= left:
+                            raise
+                    waits.earlier += (failed := time.perf_counter()) - taken
+                    slot.give_back()
                     await asyncio.sleep(delay)
+                    waits.backoff += time.perf_counter() - failed
+                    await slot.take()
         except TimeoutError as exc:
-            raise Unreachable(
+            raise TimedOut(
                 f"POST {self.address}: no whole reply within {self._timeout:g} s. Is the server busy? Try --timeout.",
                 url=self.address,
             ) from exc
+        return await self._count(reply, attempt, on_attempt)
+
+    async def _count(self, reply: Completion, attempt: Attempt, on_attempt: OnAttempt | None) -> Completion:
+        """Asks the server's tokenizer, where it has one and the reply does not say how many tokens it has."""
+        tokenizer = self.dialect.tokenizer
+        if tokenizer is None or reply.usage.source == "server" or not reply.text or not self._counts:
+            return reply
+        try:
+            async with asyncio.timeout(_COUNT_PATIENCE):
+                status, body = await self._exchange(
+                    httpx.URL(self._base + tokenizer.path), json.dumps(tokenizer.encode(reply.text))
+                )
+            tokens = tokenizer.decode(json.loads(body)) if status == 200 else None
+        except (TimeoutError, httpx.HTTPError, ValueError, LookupError, TypeError, RecursionError):
+            tokens = None
+        if tokens is None:
+            self._counts = False  # not this server: it is not asked again, and the estimate stands
+            return reply
+        if on_attempt is not None:
+            on_attempt(replace(attempt, number=0, tokens=tokens))
+        return replace(reply, usage=replace(reply.usage, completion_tokens=tokens, source="tokenizer"))
 
     async def get_response(self, prompt: str | Sequence[str]) -> str:
         """The reply to `prompt` (a list is joined by line feeds), or "" if there is none for whatever reason."""
@@ -128,7 +198,7 @@ class LLMClient:
         status, answer = 500, ""
         try:
             async with asyncio.timeout(self._timeout):
-                status, answer = await self._exchange(json.dumps(body).encode())
+                status, answer = await self._exchange(self._seed_url, json.dumps(body))
             if status == 200:
                 return _text_in(json.loads(answer))
         except TimeoutError:
@@ -146,73 +216,75 @@ class LLMClient:
                 await result
         return ""
 
-    async def _exchange(self, content: bytes) -> tuple[int, str]:
-        response = await self._transport.handle_async_request(self._request(self._seed_url, content))
+    async def _exchange(self, url: httpx.URL, content: str) -> tuple[int, str]:
+        response = await self._transport.handle_async_request(self._request(url, content.encode()))
         try:
             body = b"".join([chunk async for chunk in _body(response)])
         finally:
             await response.aclose()
         return response.status_code, without(body.decode("utf-8", "replace"), self._keys)
 
-    async def _attempt(self, content: bytes, number: int, on_attempt: OnAttempt | None) -> Completion:
+    async def _attempt(
+        self, content: bytes, number: int, on_attempt: OnAttempt | None, waits: Waits, taken: float
+    ) -> tuple[Completion, Attempt]:
         """One request on the wire. Whatever becomes of it is recorded, also when the deadline cuts it off."""
-        chunks: list[bytes] = []
+        reads: list[Read] = []
         reader: StreamReader | None = None
         status: int | None = None
-        ttft = last = None
-        wall, start = time.time(), time.perf_counter()
+        watch = Stopwatch(taken)
 
         def whole() -> str:
-            return b"".join(chunks).decode("utf-8", "replace")
+            return b"".join([data for _, data in reads]).decode("utf-8", "replace")
 
-        def record(*, error: str | None = None, final: bool = False, body: str | None = None) -> Timing:
-            timing = Timing(sent=wall, e2e=time.perf_counter() - start, ttft=ttft, last=last)
+        def record(
+            *, error: str | None = None, final: bool = False, body: str | None = None, added: bool = False
+        ) -> Attempt:
+            attempt = Attempt(
+                number=0 if added else number,
+                timing=watch.timing(waits),
+                status=status,
+                streamed=reader is not None,
+                body=without(whole(), self._secrets) if body is None and reads else body,
+                error=error,
+                final=final,
+            )
             if on_attempt is not None:
-                on_attempt(
-                    Attempt(
-                        number=number,
-                        timing=timing,
-                        status=status,
-                        streamed=reader is not None,
-                        body=without(whole(), self._secrets) if body is None and chunks else body,
-                        error=error,
-                        final=final,
-                    )
-                )
-            return timing
+                on_attempt(attempt)
+            return attempt
 
         try:
+            if self._stream:
+                await self._turns.turn()
             response = await self._transport.handle_async_request(self._request(self._endpoint, content))
+            watch.clock = response.extensions.get("clock")
             status = response.status_code
             kind = response.headers.get("content-type", "").lower()
             if self._stream and response.is_success and "text/event-stream" in kind:
                 reader = StreamReader(self.dialect)
             try:
-                async for chunk in _body(response):
-                    chunks.append(chunk)
-                    if reader is not None:
-                        now = time.perf_counter() - start
-                        if reader.feed(chunk):
-                            last = now
-                            ttft = now if ttft is None else ttft
+                await _read(response, reads, end=self.dialect.end if reader is not None else None)
+                watch.ended()
+                if reader is not None:
+                    await self._turns.turn()
             finally:
                 await response.aclose()
+                if reader is not None:
+                    watch.follow(reads, reader)
         except httpx.HTTPError as exc:
             problem = without(f"POST {self.address}: {type(exc).__name__}: {exc}", self._secrets)
             record(error=problem)
-            hint = ". Is it running?" if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout) else ""
-            raise Unreachable(problem + hint, url=self.address, retryable=_may_pass(exc)) from exc
+            raise Unreachable(problem + _hint(exc), url=self.address, retryable=_may_pass(exc)) from exc
         except asyncio.CancelledError:
             record(error="cut off before the reply was whole")
             raise
 
         if not response.is_success:
             text = without(whole(), self._secrets)
-            refused = _refused(self.address, status, text, response.headers)
+            refused = refused_by(self.address, status, text, response.headers)
             record(error=str(refused), final=final_status(status), body=text)
             raise refused
         text = without(came := whole(), self._keys)
-        timing = record(final=True, body=text)
+        attempt = record(final=True, body=text)
         try:
             if reader is not None and text == came:
                 reply = reader.close()
@@ -221,9 +293,11 @@ class LLMClient:
         except UnreadableReply as exc:
             problem = f"POST {self.address}: {exc}: {text[:200]!r}. Is it really {self.dialect.name}? See --dialect."
             problem = without(problem, self._secrets)
-            record(error=problem, body="")  # the record of the body stands; this one says that it is no answer
+            record(
+                error=problem, body="", added=True
+            )  # the record of the body stands; this one says that it is no answer
             raise BadReply(problem, url=self.address) from exc
-        return replace(reply, timing=timing, attempts=number)
+        return replace(reply, timing=attempt.timing, attempts=number), attempt
 
     def _request(self, url: httpx.URL, content: bytes) -> httpx.Request:
         # Given a stream, httpx does not look for what it should add to the headers: that takes longer than all else here.
@@ -233,10 +307,10 @@ class LLMClient:
         return httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(content))
 
 
-def default_transport() -> httpx.AsyncBaseTransport:
+def default_transport(*, insecure: bool = False) -> httpx.AsyncBaseTransport:
     from pipeline.transport import AiohttpTransport
 
-    return AiohttpTransport()
+    return AiohttpTransport(verify=not insecure)
 
 
 def request_headers(url: str, api_key: str | None, headers: Mapping[str, str] | None = None) -> httpx.Headers:
@@ -258,9 +332,15 @@ def request_headers(url: str, api_key: str | None, headers: Mapping[str, str] | 
 
 def _may_pass(exc: httpx.HTTPError) -> bool:
     """Whether asking again may end otherwise."""
-    from pipeline.transport import ReplyTooLarge
+    from pipeline.httpx_errors import NotTrusted, ReplyTooLarge
 
-    return not isinstance(exc, ReplyTooLarge | httpx.LocalProtocolError | httpx.UnsupportedProtocol)
+    return not isinstance(exc, NotTrusted | ReplyTooLarge | httpx.LocalProtocolError | httpx.UnsupportedProtocol)
+
+
+def _hint(exc: httpx.HTTPError) -> str:
+    usual = "Is it running?" if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout) else ""
+    hint: str = getattr(exc, "hint", usual)
+    return hint and f". {hint}"
 
 
 def _body(response: httpx.Response) -> AsyncIterable[bytes]:
@@ -270,26 +350,13 @@ def _body(response: httpx.Response) -> AsyncIterable[bytes]:
     return response.aiter_bytes()
 
 
-def _refused(address: str, status: int, body: str, headers: httpx.Headers) -> Refused:
-    hints = {
-        401: " Set LLM_API_KEY to the server's key.",
-        403: " Is the key in LLM_API_KEY the right one?",
-        404: " Is the address right? Does the server's API go by another --dialect?",
-    }
-    hint = (
-        " Redirects are not followed: give the address it points to." if 300 <= status < 400 else hints.get(status, "")
-    )
-    wait = retry_after(headers.get("retry-after"), now=time.time())
-    if wait is not None:
-        hint += f" It asks to wait for {wait:.0f} s."
-    return Refused(
-        f"POST {address}: {status} {body[:200]!r}.{hint}",
-        url=address,
-        status=status,
-        body=body,
-        retryable=retryable_status(status),
-        retry_after=wait,
-    )
+async def _read(response: httpx.Response, reads: list[Read], *, end: bytes | None) -> None:
+    """The body, with a stamp for each read: the transport's own where it has them."""
+    if record := response.extensions.get("record"):
+        await record(reads, end=end)
+    else:
+        async for chunk in _body(response):
+            reads.append((time.perf_counter(), chunk))
 
 
 def _setting_as_url(text: str) -> httpx.URL:

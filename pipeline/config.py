@@ -108,6 +108,7 @@ class RunConfig:
     concurrency: int | None = None  # None: what suits the server
     timeout: float = 120.0  # seconds for one reply, all its attempts together
     stream: bool = False
+    insecure: bool = False  # any TLS certificate will do
     strict: bool = False
     split_by: str = "both"
 
@@ -115,7 +116,7 @@ class RunConfig:
 
     # What may change between a run and its resumption without making it another run. Latency holds for one concurrency,
     # so that an evaluation has its concurrency for good.
-    FREE = ("concurrency", "timeout", "limit")
+    FREE = ("concurrency", "timeout", "insecure", "limit")
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes this run this run: two commands that differ in nothing else share a folder."""

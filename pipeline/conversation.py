@@ -126,16 +126,13 @@ class Walk:
             reply = read_reply(self._dialect, attempt.body or "", streamed=attempt.streamed)
         except UnreadableReply as exc:
             return turn(None, str(exc))
+        if attempt.tokens is not None:
+            usage = replace(reply.usage, completion_tokens=attempt.tokens, source="tokenizer")
+            reply = replace(reply, usage=usage)
         return turn(self._as_said(reply, item, attempt.timing, recorded.attempts))
 
     def _as_said(self, reply: Completion, item: Item, timing: Timing | None, attempts: int) -> Completion:
-        return Completion(
-            text=clean(reply.text, item.npc.name),
-            finish_reason=reply.finish_reason,
-            usage=reply.usage,
-            timing=timing,
-            attempts=attempts,
-        )
+        return replace(reply, text=clean(reply.text, item.npc.name), timing=timing, attempts=attempts)
 
 
 def clean(text: str, name: str) -> str:

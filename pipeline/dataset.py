@@ -60,9 +60,10 @@ class Made:
     words: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     load: Load = field(default_factory=Load)
+    client_bound: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """As it is printed and stored: times in seconds, tokens counted by the server."""
+        """As it is printed and stored: times in seconds."""
         return {
             "asked": self.asked,
             "answered": self.answered,
@@ -81,6 +82,7 @@ class Made:
             }
             if self.load.e2e
             else None,
+            "client_bound": self.client_bound,
             "tokens": self.load.tokens(),
         }
 
@@ -126,6 +128,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
             name = split.split(turn.item.npc.id, turn.item.scenario_id)
             made.splits[name] += 1
             tables[name].add(row)
+    made.client_bound = made.load.client_bound()
     if made.kept and (empty := [name for name, count in made.splits.items() if not count]):
         made.notes.append(f"no rows for {' and '.join(empty)}: left out")
     write_card(aside, produced, made.summary(), made.words)

@@ -4,9 +4,15 @@
   + ConfigError          a file or an option is wrong, or no server is there; nothing was sent
   + RunStopped           the run cannot go on; what was answered is safe, the same command resumes it
   + ServerError          one request failed for good
-    - Unreachable        nobody answered: refused, reset, no such host, or the deadline passed
-    - Refused            the server answered with an HTTP error status
-    - BadReply           the server answered 200, but not in its dialect
+    - Unreachable        no whole answer came (refused, reset, no such host): start the server, look at the address
+      . TimedOut         not by the deadline: wait longer, or ask less at a time
+    - Refused            the server answered with an HTTP error status: look at the request and the settings
+      . Denied           401, 403: set the key
+      . Busy             429, 503, 529: come back after `retry_after`, or ask less at a time
+      . TooLong          the prompt does not fit the model's context: shorten it by `over` tokens
+    - BadReply           a 200 that is no answer in this dialect: look at --dialect, or ask again
+
+An empty completion is none of these: it is an answer, with `Completion.empty` set.
 
 A request that fails costs its row, not the run: `generation` writes the failure into the journal and goes on.
 Only ConfigError and RunStopped end a command.
@@ -43,6 +49,10 @@ class Unreachable(ServerError):
         self.retryable = retryable
 
 
+class TimedOut(Unreachable):
+    """The deadline for the reply, all attempts together, has passed."""
+
+
 class Refused(ServerError):
     """An answer came, with an error status. `status` is that of HTTP, `body` what came with it, keys redacted;
     `retry_after` is how many seconds the server asks to wait, if it does."""
@@ -55,6 +65,20 @@ class Refused(ServerError):
         self.body = body
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class Denied(Refused):
+    """The server wants a key, or another one."""
+
+
+class Busy(Refused):
+    """Too much at a time, still loading, or a quota spent."""
+
+
+class TooLong(Refused):
+    """Prompt and reply do not fit the model's context. `over` is by how many tokens, None where the server does not say."""
+
+    over: int | None = None
 
 
 class BadReply(ServerError):

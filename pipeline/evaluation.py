@@ -69,10 +69,20 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             category: {name: sum(v) / len(v) for name, v in by_name.items()}
             for category, by_name in sorted(categories.items())
         },
-        "load": {"concurrency": produced.target.concurrency, "streaming": bool(load.ttft)},
+        "load": {
+            "concurrency": produced.target.concurrency,
+            "streaming": bool(load.ttft),
+            "client_bound": load.client_bound(),
+        },
         "latency": {
             name: {f"p{q}": asdict(quantile(seconds, q / 100)) for q in (50, 95)} | {"n": len(seconds)}
-            for name, seconds in (("e2e", load.e2e), ("ttft", load.ttft), ("tpot", load.tpot))
+            for name, seconds in (
+                ("e2e", load.e2e),
+                ("ttft", load.ttft),
+                ("ttfv", load.hidden()),
+                ("tpot", load.tpot),
+                ("gap", load.gap),
+            )
             if seconds
         },
         "tokens": load.tokens(),

@@ -12,16 +12,17 @@ from functools import partial
 from typing import Any
 
 from pipeline.client import LLMClient
-from pipeline.conversation import Walk
+from pipeline.conversation import Ask, Walk
 from pipeline.errors import RunStopped, ServerError
 from pipeline.journal import Journal
+from pipeline.limits import Slot
 from pipeline.records import Completion
 
 GONE_AFTER_SECONDS = 60.0
 GONE_AFTER_FAILURES = 20
 _SYNC_EVERY = 0.1  # seconds
 _GRACE = 5.0  # seconds for what is in flight when a run is told to stop
-
+_WAITING = 64
 
 _FAR = 10_000  # conversations between who asks and who reads: beyond it, asking waits
 
@@ -44,7 +45,6 @@ async def run(
     client: LLMClient,
     journal: Journal,
     *,
-    concurrency: int,
     stop: asyncio.Event,
     on_reply: OnReply,
     on_settled: OnSettled,
@@ -59,53 +59,73 @@ async def run(
     asks = walk.asks()
     flying: set[int] = set()  # places in the plan
     taken = 0
+    broken = False
     last_success = time.monotonic()
     failures_since = 0
 
     async def work() -> None:
-        nonlocal last_success, failures_since, taken
+        nonlocal broken
+        try:
+            while not (stop.is_set() or broken):
+                while walk.ahead > _FAR and flying:  # noqa: ASYNC110 -- rare, and simpler than an event
+                    await asyncio.sleep(0.01)
+                # What to ask next is decided only when it can be sent: the plan keeps its order, and nothing waits in here.
+                async with client.slot() as slot:
+                    ask = await next_open()
+                    if ask is None:
+                        return
+                    await settle(ask, slot)
+        except BaseException:
+            broken = True  # nobody sends anything more
+            raise
+
+    async def next_open() -> Ask | None:
+        nonlocal taken
         for ask in asks:
-            if stop.is_set():
-                return
+            if stop.is_set() or broken:
+                return None
             taken = ask.place + 1
-            if journal.answered(ask.key):
-                tally.kept += 1
-                on_settled(min(flying, default=taken))
-                if tally.kept % 256 == 0:
-                    await asyncio.sleep(0)  # a long run of answered rows must not starve the replies
-                continue
-            flying.add(ask.place)
-            while walk.ahead > _FAR and min(flying) != ask.place:  # noqa: ASYNC110 -- rare, and simpler than an event
-                await asyncio.sleep(0.01)
-            try:
-                reply = await client.complete(ask.request, partial(journal.append, ask.key, ask.about))
-            except ServerError as exc:
-                flying.remove(ask.place)
-                tally.failed += 1
-                tally.last_error = str(exc)
-                failures_since += 1
-                on_reply(None)
-                on_settled(min(flying, default=taken))
-                silent = time.monotonic() - last_success
-                if failures_since >= GONE_AFTER_FAILURES:
-                    if not tally.answered and not exc.retryable:
-                        raise RunStopped(f"the server refuses everything. The last error: {exc}") from exc
-                    if silent >= GONE_AFTER_SECONDS:
-                        raise RunStopped(f"no answer for {silent:.0f} s. The last error: {exc}") from exc
-                continue
-            flying.remove(ask.place)
-            tally.answered += 1
-            last_success, failures_since = time.monotonic(), 0
-            walk.answered(ask, reply)
-            on_reply(reply)
+            if not journal.answered(ask.key):
+                flying.add(ask.place)
+                return ask
+            tally.kept += 1
             on_settled(min(flying, default=taken))
+            if tally.kept % 256 == 0:
+                await asyncio.sleep(0)  # a long run of answered rows must not starve the replies
+        return None
+
+    async def settle(ask: Ask, slot: Slot) -> None:
+        nonlocal last_success, failures_since
+        try:
+            reply = await client.complete(ask.request, partial(journal.append, ask.key, ask.about), slot=slot)
+        except ServerError as exc:
+            flying.remove(ask.place)
+            tally.failed += 1
+            tally.last_error = str(exc)
+            failures_since += 1
+            on_reply(None)
+            on_settled(min(flying, default=taken))
+            silent = time.monotonic() - last_success
+            if failures_since >= GONE_AFTER_FAILURES:
+                if not tally.answered and not exc.retryable:
+                    raise RunStopped(f"the server refuses everything. The last error: {exc}") from exc
+                if silent >= GONE_AFTER_SECONDS:
+                    raise RunStopped(f"no answer for {silent:.0f} s. The last error: {exc}") from exc
+            return
+        flying.remove(ask.place)
+        tally.answered += 1
+        last_success, failures_since = time.monotonic(), 0
+        walk.answered(ask, reply)
+        on_reply(reply)
+        on_settled(min(flying, default=taken))
 
     async def sync() -> None:
         while True:
             await asyncio.sleep(_SYNC_EVERY)
             await asyncio.to_thread(journal.sync)
 
-    workers = [asyncio.create_task(work()) for _ in range(concurrency)]
+    # Beside those in flight, some that wait for a retry, their slots given back.
+    workers = [asyncio.create_task(work()) for _ in range(client.concurrency + max(client.concurrency, _WAITING))]
     syncing = asyncio.create_task(sync())
     stopping = asyncio.create_task(stop.wait())
     everything = asyncio.gather(*workers)

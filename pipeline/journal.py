@@ -8,7 +8,7 @@ One record a line, written whole with one call to an append-only file: after `ap
 line without one is cut off. Each record carries a checksum; one that does not fit is passed over and counted.
 
 The last record of a key holds. `final` means that it need not be asked again. A server's body is recorded before anything
-reads it; should it turn out to be no reply, a second record says so.
+reads it; what is found out later (it is no reply; its tokenizer counts so many tokens) is a second record, of attempt 0.
 
 What is held in memory is 17 bytes a record.
 """
@@ -19,16 +19,21 @@ import os
 import re
 import zlib
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.errors import ConfigError, RunStopped
 from pipeline.records import Attempt, Timing
 
-VERSION = 1
+VERSION = 2
+_READS = (1, 2)
+_FINAL, _ADDED = 1, 2  # what is remembered of a record beside its key and place
 _HEADER = b'{"journal":"npc-pipeline","version":%d}\n'
-_RECORD = re.compile(rb'\{"seq":\d+,("key":"([0-9a-f]{32})","attempt":\d+,"final":(true|false)),"crc":(\d+),"payload":')
+_RECORD = re.compile(
+    rb'\{"seq":\d+,("key":"([0-9a-f]{32})","attempt":(\d+),"final":(true|false)),"crc":(\d+),"payload":'
+)
+_TIMES = tuple((one.name, one.default) for one in fields(Timing))
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -47,7 +52,7 @@ class Journal:
         self.path = path
         self.found_damaged = 0  # records that did not fit their checksum
         self.found_torn = 0  # bytes of a last line that was never finished
-        self._keys, self._offsets, self._final = array("Q"), array("q"), bytearray()
+        self._keys, self._offsets, self._flags = array("Q"), array("q"), bytearray()
         self._index: _Index | None = None
         self._recent: dict[int, tuple[int, int]] = {}  # offset and number of records made since the last `freeze`
         self._unsynced = 0
@@ -73,7 +78,9 @@ class Journal:
             payload["streamed"] = True
         if attempt.error is not None:
             payload["error"] = attempt.error
-        payload["timing"] = [timing.sent, timing.e2e, timing.ttft, timing.last]
+        payload["timing"] = {name: value for name, usual in _TIMES if (value := getattr(timing, name)) != usual}
+        if attempt.tokens is not None:
+            payload["tokens"] = attempt.tokens
         payload["body"] = attempt.body
         content = _encode(payload).encode("utf-8", "replace")
         head = f'"key":"{key}","attempt":{attempt.number},"final":{"true" if attempt.final else "false"}'.encode()
@@ -81,10 +88,10 @@ class Journal:
         short = _short(key)
         offset = self._size
         self._write(b'{"seq":%d,%b,"crc":%d,"payload":%b}\n' % (len(self._keys), head, crc, content))
-        self._recent[short] = (offset, self._recent.get(short, (0, 0))[1] + 1)
+        self._recent[short] = (offset, self._recent.get(short, (0, 0))[1] + (attempt.number > 0))
         self._keys.append(short)
         self._offsets.append(offset)
-        self._final.append(attempt.final)
+        self._flags.append(attempt.final * _FINAL | (attempt.number == 0) * _ADDED)
         self._unsynced += 1
 
     def sync(self) -> None:
@@ -103,7 +110,7 @@ class Journal:
     def freeze(self) -> None:
         """Index all that is recorded by now."""
         self._recent.clear()
-        self._index = _Index(self._keys, self._offsets, self._final)
+        self._index = _Index(self._keys, self._offsets, self._flags)
 
     def answered(self, key: str) -> bool:
         """Whether `key` need not be asked again, going by what was there at the last `freeze`."""
@@ -125,15 +132,18 @@ class Journal:
         if match is None:
             raise RunStopped(f"{self.path}: changed while it was being read.")
         payload = json.loads(line[match.end() : -2])
-        sent, e2e, ttft, last = payload["timing"]
+        timing = payload["timing"]
+        if isinstance(timing, list):  # version 1
+            timing = dict(zip(("sent", "e2e", "ttft", "last"), timing, strict=True))
         attempt = Attempt(
             number=attempts,
-            timing=Timing(sent=sent, e2e=e2e, ttft=ttft, last=last),
+            timing=Timing(**timing),
             status=payload["status"],
             streamed=payload.get("streamed", False),
             body=payload["body"],
             error=payload.get("error"),
-            final=match[3] == b"true",
+            tokens=payload.get("tokens"),
+            final=match[4] == b"true",
         )
         return Recorded(attempt, attempts)
 
@@ -171,13 +181,13 @@ class Journal:
                 elif (
                     (match := _RECORD.match(line)) is None
                     or line[-2:] != b"}\n"
-                    or zlib.crc32(line[match.end() : -2], zlib.crc32(match[1])) != int(match[4])
+                    or zlib.crc32(line[match.end() : -2], zlib.crc32(match[1])) != int(match[5])
                 ):
                     self.found_damaged += 1
                 else:
                     self._keys.append(_short(match[2].decode()))
                     self._offsets.append(position)
-                    self._final.append(match[3] == b"true")
+                    self._flags.append((match[4] == b"true") * _FINAL | (match[3] == b"0") * _ADDED)
                 position += len(line)
         return position
 
@@ -186,16 +196,17 @@ class Journal:
             version = json.loads(line)["version"]
         except (ValueError, LookupError, TypeError):
             version = None
-        if version != VERSION:
+        if version not in _READS:
             raise ConfigError(
-                f"{self.path}:1: a journal of version {version!r}, where {VERSION} is expected. Use another --out."
+                f"{self.path}:1: a journal of version {version!r}, where {_READS[0]} to {VERSION} is expected. It may be of a "
+                "newer pipeline: upgrade, or use another --out."
             )
 
 
 class _Index:
     """Sorted 64-bit prefixes of the keys: two of a million being the same has a chance of one in 40 million."""
 
-    def __init__(self, keys: "array[int]", offsets: "array[int]", final: bytearray) -> None:
+    def __init__(self, keys: "array[int]", offsets: "array[int]", flags: bytearray) -> None:
         import numpy as np
 
         numbers = np.frombuffer(keys, dtype=np.uint64) if keys else np.empty(0, np.uint64)
@@ -204,9 +215,11 @@ class _Index:
         last = order[first + counts - 1]
         self._np = np
         self._keys = unique
-        self._counts = counts
+        bits = np.frombuffer(flags, dtype=np.uint8)[order] if flags else np.empty(0, np.uint8)
+        tries = np.concatenate([[0], np.cumsum(bits & _ADDED == 0)])
+        self._tries = tries[first + counts] - tries[first]
         self._offsets = np.array(offsets, dtype=np.int64)[last]
-        self._final = np.array(final, dtype=bool)[last]
+        self._final = bits[first + counts - 1] & _FINAL > 0
 
     def find(self, key: int) -> tuple[int, int, bool]:
         """(offset or -1, number of records, whether the last one is final)"""
@@ -215,7 +228,7 @@ class _Index:
         place = int(self._keys.searchsorted(self._np.uint64(key)))
         if place == len(self._keys) or int(self._keys[place]) != key:
             return -1, 0, False
-        return int(self._offsets[place]), int(self._counts[place]), bool(self._final[place])
+        return int(self._offsets[place]), int(self._tries[place]), bool(self._final[place])
 
 
 def _short(key: str) -> int:

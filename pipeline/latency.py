@@ -2,7 +2,8 @@
 
 * e2e    from sending a request to the end of its reply
 * TTFT   from sending to the first piece of content (streamed replies)
-* TPOT   (last piece - first piece) / (tokens - 1): seconds per token once it speaks
+* TPOT   (last piece - first piece) / (tokens - 1): seconds per token once it speaks, where somebody counted them
+* gap    (last piece - first piece) / (reads - 1): a read of the network is often a token, and sometimes several
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,17 @@ def tpot(completion: Completion) -> float | None:
     timing, tokens = completion.timing, completion.usage.completion_tokens
     if timing is None or timing.ttft is None or timing.last is None or tokens is None or tokens < 2:
         return None
+    if completion.usage.source == "estimate":
+        return None
     if timing.last == timing.ttft:  # all of it came in one read: something on the way holds streams back
         return None
     return (timing.last - timing.ttft) / (tokens - 1)
+
+
+def client_bound(lags: Sequence[float], latencies: Sequence[float]) -> bool:
+    """Whether our own delay is more than a twentieth of the latency that is reported (medians, in seconds): then the figures
+    tell about this machine. What came waited about as long for its stamp as it did from there on, hence twice the lag."""
+    return bool(lags and latencies) and bool(2 * np.median(lags) > np.median(latencies) / 20)
 
 
 def quantile(values: Sequence[float], q: float, level: float = 0.95) -> Quantile:

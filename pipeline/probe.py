@@ -142,10 +142,8 @@ class _Look:
                 finally:
                     await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as exc:
-            raise ConfigError(
-                f"{self.shown}: cannot connect ({exc}). Is the server running, and is this its port? "
-                "Without --server, the embedded model runs."
-            ) from exc
+            usual = "Is the server running, and is this its port? Without --server, the embedded model runs."
+            raise ConfigError(f"{self.shown}: cannot connect ({exc}). {getattr(exc, 'hint', usual)}") from exc
         except TimeoutError as exc:
             raise ConfigError(
                 f"{self.shown}: connected, but no answer to {method} {path} within {self._patience:g} s. "

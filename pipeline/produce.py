@@ -210,7 +210,6 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
                     produced.walk,
                     client,
                     produced.journal,
-                    concurrency=produced.target.concurrency,
                     stop=stop,
                     on_reply=watch.reply,
                     on_settled=on_settled,
@@ -332,7 +331,7 @@ def _interruptible(watch: Watcher) -> Iterator[asyncio.Event]:
     """An event that Ctrl-C or SIGTERM sets; the second time ends the process, at once: the journal is whole at any moment."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    handled: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
 
     def on_signal() -> None:
         if stop.is_set():
@@ -343,10 +342,11 @@ def _interruptible(watch: Watcher) -> Iterator[asyncio.Event]:
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not in every thread, and not on Windows: there Ctrl-C stays a KeyboardInterrupt.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            before[number] = signal.getsignal(number)
             loop.add_signal_handler(number, on_signal)
-            handled.append(number)
     try:
         yield stop
     finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            if loop.remove_signal_handler(number):
+                signal.signal(number, handler)

@@ -21,6 +21,7 @@ KEY_VERSION = 1  # raise it when the canonical form of a request changes: old an
 
 Role = Literal["system", "user", "assistant"]
 Speaker = Literal["npc", "player", "judge"]
+TokenSource = Literal["server", "tokenizer", "estimate"]
 
 _canonical = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -70,39 +71,87 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens, as the server counted them; None where it did not say."""
+    """Tokens; None where nobody counted. `source` says who did: the server in its reply, its tokenizer when asked
+    afterwards, or we, by an estimate from the text."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    source: TokenSource = "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Seconds. `sent` is the wall clock (Unix time), for the date only; all else counts from the moment of sending.
+    """Seconds. `sent` is the wall clock (Unix time) of writing the request, for the date only.
 
-    `ttft` and `last` are the first and the last piece of content, and None where the reply did not stream.
+    What came before the writing is a sum over all attempts so far: `queue` from the intended start until the client took
+    the request up, `limiter` waiting for a slot, `backoff` between attempts on purpose, `earlier` in attempts that failed,
+    `connect` from having a slot to writing (a new connection; else next to nothing).
+
+    What came after it counts from the writing, by the network reads: `first_event` of a stream, `ttft` the first content,
+    `ttfv` the first that a player may see (reasoning is content, but not visible), `last` the last content, `e2e` the end.
+    `reads` brought content, the longest pause between two of them was `stall`. A read is not a token. All but `e2e` are None
+    where the reply did not stream.
+
+    `lag` is what our own event loop took from the reply's first bytes to whoever waited for them: as much as that may be
+    wrong with the rest.
     """
 
     sent: float
     e2e: float
+    queue: float = 0.0
+    limiter: float = 0.0
+    backoff: float = 0.0
+    earlier: float = 0.0
+    connect: float = 0.0
+    first_event: float | None = None
     ttft: float | None = None
+    ttfv: float | None = None
     last: float | None = None
+    reads: int = 0
+    stall: float | None = None
+    lag: float | None = None
+
+    @property
+    def total(self) -> float:
+        """What whoever asked has waited, from the intended start to the end."""
+        return self.queue + self.limiter + self.backoff + self.earlier + self.connect + self.e2e
+
+    @property
+    def gap(self) -> float | None:
+        """The mean pause between reads that brought content."""
+        if self.ttft is None or self.last is None or self.reads < 2:
+            return None
+        return (self.last - self.ttft) / (self.reads - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a server answered. An empty `text` is an answer. `timing` is of the attempt that brought it."""
+    """What a server answered. `timing` is of the attempt that brought it.
+
+    `server` has the server's own figures, under its own names and in its own units (llama.cpp's `timings`, vLLM's
+    `metrics`, Ollama's `..._duration`).
+    """
 
     text: str
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
+    server: Mapping[str, float] = field(default_factory=dict)
     timing: Timing | None = None
     attempts: int = 1
+
+    @property
+    def empty(self) -> bool:
+        """The model said nothing: an outcome of its own, neither a reply nor a failure."""
+        return not self.text.strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One request on the wire and what became of it: `body` as it came (decoded as UTF-8), or `error`, or both."""
+    """One request on the wire and what became of it: `body` as it came (decoded as UTF-8), or `error`, or both.
+
+    `number` counts from 1; 0 adds to what is known of the attempt before. `tokens` is what the server's tokenizer counts in
+    the reply, where the reply itself does not say.
+    """
 
     number: int
     timing: Timing
@@ -110,6 +159,7 @@ class Attempt:
     streamed: bool = False
     body: str | None = None
     error: str | None = None
+    tokens: int | None = None
     final: bool = False  # an answer: a reply, or a refusal that would come again; not to be asked for again
 
 

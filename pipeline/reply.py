@@ -4,7 +4,9 @@ Both ways go through the same code, so that a reply reads the same on the day it
 """
 
 import json
+import math
 from dataclasses import replace
+from enum import IntEnum
 
 from pipeline.dialects import Dialect
 from pipeline.dialects.base import error_text, well_formed
@@ -33,11 +35,29 @@ def read_reply(dialect: Dialect, body: str, *, streamed: bool) -> Completion:
     except (ValueError, LookupError, TypeError, AttributeError) as exc:
         said = error_text(parsed)
         raise UnreadableReply(f"the server says: {said}" if said else f"not {dialect.name}'s format") from exc
-    return replace(completion, text=well_formed(completion.text))
+    return _counted(replace(completion, text=well_formed(completion.text)))
+
+
+def _counted(completion: Completion) -> Completion:
+    """With a number of tokens: where the server gives none, four bytes of text are taken for one, which is right within a
+    quarter for English and the usual vocabularies."""
+    if completion.usage.completion_tokens is not None:
+        return completion
+    tokens = math.ceil(len(completion.text.encode()) / 4)
+    return replace(completion, usage=replace(completion.usage, completion_tokens=tokens, source="estimate"))
+
+
+class Brought(IntEnum):
+    """The most that one network read of a stream brought."""
+
+    NOTHING = 0
+    EVENT = 1  # of any kind: a role, a ping with data, an empty string
+    CONTENT = 2  # reasoning
+    VISIBLE = 3  # what a player may see
 
 
 class StreamReader:
-    """Feeds on network reads; says which of them brought content, so that the clock can be read at the right ones.
+    """Feeds on network reads; says what each of them brought, so that the clock can be read at the right ones.
 
     Nothing raises before `close`: a stream is read to its end, and then judged as a whole.
     """
@@ -48,18 +68,18 @@ class StreamReader:
         self._parts: list[str] = []
         self._finish: str | None = None
         self._usage = Usage()
+        self._server: dict[str, float] = {}
         self._ended = False
         self._problem: str | None = None
 
-    def feed(self, data: bytes) -> bool:
-        """Whether these bytes completed any content. A role, a ping and an empty string are not content."""
-        before = len(self._parts)
-        if self._problem is None:
-            try:
-                self._take(self._events.feed(data))
-            except ValueError as exc:
-                self._problem = str(exc)
-        return len(self._parts) > before
+    def feed(self, data: bytes) -> Brought:
+        if self._problem is not None:
+            return Brought.NOTHING
+        try:
+            return self._take(self._events.feed(data))
+        except ValueError as exc:
+            self._problem = str(exc)
+            return Brought.NOTHING
 
     def close(self) -> Completion:
         try:
@@ -70,22 +90,35 @@ class StreamReader:
             self._problem = "the stream ended before the reply did"
         if self._problem is not None:
             raise UnreadableReply(self._problem)
-        return Completion(text=well_formed("".join(self._parts)), finish_reason=self._finish, usage=self._usage)
+        return _counted(
+            Completion(
+                text=well_formed("".join(self._parts)),
+                finish_reason=self._finish,
+                usage=self._usage,
+                server=self._server,
+            )
+        )
 
-    def _take(self, events: list[Event]) -> None:
+    def _take(self, events: list[Event]) -> Brought:
+        brought = Brought.EVENT if events else Brought.NOTHING
         for event in events:
             if self._problem is not None:
-                return
+                break
             try:
                 delta = self._dialect.decode_event(event.data)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 self._problem = f"an event that is not {self._dialect.name}'s format"
-                return
+                break
             if delta.error is not None:
                 self._problem = f"the server broke off: {delta.error}"
-                return
+                break
             if delta.text:
                 self._parts.append(delta.text)
+                brought = Brought.VISIBLE
+            elif delta.reasoning:
+                brought = max(brought, Brought.CONTENT)
+            self._server |= delta.server or {}
             self._finish = delta.finish_reason or self._finish
             self._usage = delta.usage or self._usage
             self._ended = self._ended or delta.done or self._finish is not None
+        return brought

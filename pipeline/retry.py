@@ -1,5 +1,6 @@
 """What is worth asking again, and when: pure functions. The client hands in the clock's and the dice's values."""
 
+from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -21,23 +22,28 @@ def final_status(status: int) -> bool:
     return status in _ABOUT_THE_REQUEST
 
 
-def retry_delay(attempt: int, *, retry_after: float | None, dice: float) -> float | None:
+def retry_delay(attempt: int, *, retry_after: float | None, left: float, dice: float) -> float | None:
     """Seconds to wait after failed attempt number `attempt` (from 1), or None: give up.
 
-    A server that names a delay is obeyed, up to LONGEST_WAIT. Else full jitter: uniform below 0.5 s, doubling to 8 s
-    (`dice` in [0, 1)), so that many failed requests do not come back in step.
+    A server that names a delay is obeyed, up to LONGEST_WAIT and to the `left` seconds that there are. Else full jitter:
+    uniform below 0.5 s, doubling to 8 s (`dice` in [0, 1)), so that many failed requests do not come back in step; and below
+    half of what is left, so that the dice alone never cost a row.
     """
     if attempt >= MAX_ATTEMPTS:
         return None
     if retry_after is not None:
-        return retry_after if retry_after <= LONGEST_WAIT else None
-    return float(dice * min(0.5 * 2 ** (attempt - 1), 8.0))
+        return retry_after if retry_after <= min(LONGEST_WAIT, left) else None
+    return float(dice * min(0.5 * 2 ** (attempt - 1), 8.0, left / 2))
 
 
-def retry_after(value: str | None, *, now: float) -> float | None:
-    """Seconds named by a Retry-After header: a number or a date (RFC 9110, 10.2.3). `now` is Unix time."""
-    if value is None:
-        return None
+def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Seconds that a server asks to wait: `retry-after-ms` (vLLM's and OpenAI's), or Retry-After as a number or a date
+    (RFC 9110, 10.2.3). `now` is Unix time."""
+    try:
+        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+    except (LookupError, ValueError):
+        pass
+    value = headers.get("retry-after", "")
     try:
         return max(0.0, float(value))
     except ValueError:
@@ -48,3 +54,29 @@ def retry_after(value: str | None, *, now: float) -> float | None:
         return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
     except (ValueError, OverflowError):
         return None
+
+
+class RetryBudget:
+    """Keeps retries from making a storm of a server's bad minute: about 30 for 100 first attempts, and ten a second beside.
+
+    What is over budget waits its turn rather than fails: a row is lost to its deadline only. (The shape is that of Finagle's
+    RetryBudget, which fails instead.) Times are of any steady clock, in seconds.
+    """
+
+    SHARE = 0.3
+    PER_SECOND = 10.0
+    _MOST = 100.0  # retries that a long quiet time saves up
+
+    def __init__(self) -> None:
+        self._balance = 2 * self.PER_SECOND
+        self._seen: float | None = None
+
+    def first_attempt(self) -> None:
+        self._balance = min(self._balance + self.SHARE, self._MOST)
+
+    def wait(self, now: float) -> float:
+        """Take one retry from the budget: the seconds until it is covered."""
+        elapsed = now - self._seen if self._seen is not None else 0.0
+        self._seen = now
+        self._balance = min(self._balance + elapsed * self.PER_SECOND, self._MOST) - 1
+        return max(0.0, -self._balance / self.PER_SECOND)

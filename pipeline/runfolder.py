@@ -13,6 +13,7 @@ import contextlib
 import datetime
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -67,20 +68,31 @@ class RunFolder:
             lock.acquire(timeout=0)
         except filelock.Timeout as exc:
             raise ConfigError(
-                f"{self.path}: another process is writing this run. Wait for it, or take another --out."
+                f"{self.path}: {self._holder()} is writing this run. Wait for it, or take another --out."
             ) from exc
         except OSError as exc:
             raise ConfigError(
                 f"{self.path}: cannot be written: {exc.strerror}. Choose another folder with --out."
             ) from exc
+        holder = self.path / ".holder"
         try:
+            with contextlib.suppress(OSError):
+                holder.write_text(f"process {os.getpid()} on {platform.node()}, since {now()},", "utf-8")
             yield
         finally:
+            with contextlib.suppress(OSError):
+                holder.unlink()
             lock.release()
             if not self.manifest_path.exists():  # nothing came of it: leave nothing behind
                 with contextlib.suppress(OSError):
                     (self.path / ".lock").unlink(missing_ok=True)
                     self.path.rmdir()
+
+    def _holder(self) -> str:
+        try:
+            return (self.path / ".holder").read_text("utf-8")[:200]
+        except (OSError, ValueError):
+            return "another process"
 
     def manifest(self) -> dict[str, Any]:
         """What run.json says; raises ConfigError if it is not there or not ours."""

@@ -3,18 +3,26 @@
 Whoever needs the replies iterates over them here, once: the tables are written while the rows pass by.
 """
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.latency import tpot
+from pipeline.latency import client_bound, tpot
 from pipeline.produce import Produced
 from pipeline.records import Score, Turn
 from pipeline.scorers import SCORERS, score
 from pipeline.tables import TableWriter
 
+# What they mean stands at Timing; `total` is all that whoever asked has waited.
+_SECONDS = (
+    *("e2e", "ttft", "ttfv", "last", "tpot", "gap", "stall", "first_event", "lag"),
+    *("queue", "limiter", "backoff", "earlier", "connect", "total"),
+)
 REPLIES = pa.schema(
     [
         ("item_id", pa.string()),
@@ -26,14 +34,16 @@ REPLIES = pa.schema(
         ("line", pa.string()),
         ("reply", pa.string()),  # null: no answer, `error` says why
         ("error", pa.string()),
+        ("outcome", pa.string()),  # reply, empty, error, open (asking again may help) or missing (not asked yet)
         ("finish_reason", pa.string()),
         ("attempts", pa.int32()),
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
+        ("tokens_by", pa.string()),  # server, tokenizer or estimate
         ("sent", pa.float64()),  # Unix time
-        ("e2e", pa.float64()),  # seconds, like the next two
-        ("ttft", pa.float64()),
-        ("tpot", pa.float64()),
+        *((name, pa.float64()) for name in _SECONDS),
+        ("reads", pa.int32()),
+        ("server", pa.string()),  # its own figures, as JSON
     ]
 )
 SCORES = pa.schema(
@@ -59,7 +69,10 @@ class Load:
     tpot: list[float] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    counted: int = 0  # replies whose tokens the server counted
+    gap: list[float] = field(default_factory=list)
+    lag: list[float] = field(default_factory=list)
+    ttfv: list[float] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)  # replies by who counted their tokens
 
     def add(self, turn: Turn) -> None:
         completion = turn.completion
@@ -68,24 +81,38 @@ class Load:
         timing, usage = completion.timing, completion.usage
         self.sent.append(timing.sent)
         self.e2e.append(timing.e2e)
+        if timing.lag is not None:
+            self.lag.append(timing.lag)
         if timing.ttft is not None:
             self.ttft.append(timing.ttft)
+        if timing.ttfv is not None:
+            self.ttfv.append(timing.ttfv)
+        if timing.gap is not None:
+            self.gap.append(timing.gap)
         if (per_token := tpot(completion)) is not None:
             self.tpot.append(per_token)
         if usage.completion_tokens is not None:
-            self.counted += 1
+            self.counted[usage.source] += 1
             self.completion_tokens += usage.completion_tokens
             self.prompt_tokens += usage.prompt_tokens or 0
 
-    def tokens(self) -> dict[str, float | int | None]:
-        """For a summary: what the server counted, and how fast the replies came in all."""
+    def tokens(self) -> dict[str, Any]:
+        """For a summary: how many tokens by whose count, and how fast they came in all."""
         busy = self.busy()
         return {
-            "counted_replies": self.counted,
+            "counted_by": dict(self.counted),
             "prompt": self.prompt_tokens,
             "completion": self.completion_tokens,
             "completion_per_second": self.completion_tokens / busy if busy and self.counted else None,
         }
+
+    def hidden(self) -> list[float]:
+        """Times to the first visible content, where any reply began with what a player does not see."""
+        return self.ttfv if self.ttfv != self.ttft else []
+
+    def client_bound(self) -> bool:
+        """Whether these figures tell more about this machine than about the server."""
+        return client_bound(self.lag, self.ttft or self.e2e)
 
     def busy(self) -> float:
         """Seconds in which at least one reply was under way. Pauses between a run and its resumption do not count."""
@@ -142,12 +169,23 @@ def _reply_row(turn: Turn) -> dict[str, object]:
         "line": turn.line,
         "reply": completion.text if completion else None,
         "error": None if completion else (turn.error or "not asked yet"),
+        "outcome": _outcome(turn),
         "finish_reason": completion.finish_reason if completion else None,
         "attempts": completion.attempts if completion else None,
         "prompt_tokens": completion.usage.prompt_tokens if completion else None,
         "completion_tokens": completion.usage.completion_tokens if completion else None,
+        "tokens_by": completion.usage.source if completion else None,
         "sent": timing.sent if timing else None,
-        "e2e": timing.e2e if timing else None,
-        "ttft": timing.ttft if timing else None,
+        **{name: getattr(timing, name, None) for name in _SECONDS},
         "tpot": tpot(completion) if completion else None,
+        "reads": timing.reads if timing else None,
+        "server": json.dumps(dict(completion.server)) if completion and completion.server else None,
     }
+
+
+def _outcome(turn: Turn) -> str:
+    if turn.completion is not None:
+        return "empty" if turn.completion.empty else "reply"
+    if turn.error is None:
+        return "missing"
+    return "open" if turn.open else "error"

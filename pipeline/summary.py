@@ -10,6 +10,10 @@ These replies come from the small embedded model: they show the way, and are not
     pipeline {command} --server http://127.0.0.1:5000       # text-generation-webui (start it with --api)
     pipeline {command} --server http://127.0.0.1:5001       # KoboldCpp;  llama.cpp: 8080, Ollama: 11434, vLLM: 8000
 """
+CLIENT_BOUND = (
+    "         client-bound: this machine was too busy to keep up; the server is faster than it looks. "
+    "Try a smaller --concurrency."
+)
 
 
 def generated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
@@ -24,6 +28,8 @@ def generated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
     for error, count in summary["errors"].items():
         lines.append(f"  failed  {count:5d}  {error}")
     lines.append(_speed(summary["latency"], summary["tokens"]))
+    if summary["client_bound"]:
+        lines.append(CLIENT_BOUND)
     if kept:
         lines.append("splits   " + ", ".join(f"{name} {count}" for name, count in summary["splits"].items()))
     lines += [f"         {note}" for note in summary["notes"]]
@@ -55,13 +61,15 @@ def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
         f"latency at concurrency {load['concurrency']}, {'streaming' if load['streaming'] else 'not streaming'}",
     ]
     for name, found in summary["latency"].items():
-        unit, scale = ("ms", 1000) if name == "tpot" else ("s", 1)
+        unit, scale = ("ms", 1000) if name in ("tpot", "gap") else ("s", 1)
         for p in ("p50", "p95"):
             low, high = (found[p][end] for end in ("low", "high"))
             ends = [f"{end * scale:.2f}" if end is not None else "?" for end in (low, high)]
             lines.append(f"  {name:4} {p}  {found[p]['value'] * scale:8.2f} {unit:2}  ({ends[0]} to {ends[1]})")
-    if rate := summary["tokens"]["completion_per_second"]:
-        lines.append(f"  {rate:.0f} tokens/s")
+    if rate := _rate(summary["tokens"]):
+        lines.append(f"  {rate}")
+    if load["client_bound"]:
+        lines.append(CLIENT_BOUND)
     lines += ["", "Intervals are clustered by persona: they hold for more personas like these.", f"written  {folder}"]
     return printable("\n".join(lines)) + ("\n\n" + OWN_SERVER.format(command="eval").rstrip() if demo else "")
 
@@ -69,6 +77,13 @@ def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
 def _speed(latency: dict[str, float] | None, tokens: dict[str, Any]) -> str:
     if latency is None:
         return ""
+    said = f"latency  p50 {latency['e2e_p50']:.2f} s, p95 {latency['e2e_p95']:.2f} s"
+    return f"{said}, {rate}" if (rate := _rate(tokens)) else said
+
+
+def _rate(tokens: dict[str, Any]) -> str:
     rate = tokens["completion_per_second"]
-    said = f", {rate:.0f} tokens/s" if rate else ", tokens not counted by the server"
-    return f"latency  p50 {latency['e2e_p50']:.2f} s, p95 {latency['e2e_p95']:.2f} s{said}"
+    if not rate:
+        return ""
+    guessed = tokens["counted_by"].get("estimate")
+    return f"about {rate:.0f} tokens/s (the server does not count them)" if guessed else f"{rate:.0f} tokens/s"

@@ -61,7 +61,7 @@ async def find_target(config: RunConfig, say: Say) -> Target:
         raise ConfigError("--model-path is for the embedded server; a server of your own has its model already.")
     api_key = os.environ.get("LLM_API_KEY")
     headers = dict(config.headers) if config.headers else None
-    transport = default_transport()
+    transport = default_transport(insecure=config.insecure)
     try:
         found = await probe(
             config.server,
@@ -108,5 +108,7 @@ async def connected(config: RunConfig, target: Target) -> AsyncIterator[LLMClien
                 headers=target.headers,
                 timeout=config.timeout,
                 stream=config.stream,
+                concurrency=target.concurrency,
+                insecure=config.insecure,
             )
         )

@@ -22,8 +22,10 @@ One transport serves one event loop at a time, any number of them in turn.
 import asyncio
 import io
 import ipaddress
+import sys
+import time
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextvars import ContextVar
 from functools import lru_cache, partial
 from typing import Any
@@ -31,16 +33,40 @@ from typing import Any
 import aiohttp
 import httpx
 import yarl
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
-_ENGINE_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+from pipeline.httpx_errors import ENGINE_ERRORS, ReplyTooLarge, as_httpx
+
 _DECODED_BY_AIOHTTP = ("gzip", "deflate", "br", "zstd")
 _CONTENT_HEADERS = (b"content-encoding", b"content-length")
+_AFTER_THE_END = 1.0  # seconds
+_HELD = 2**15  # bytes
+
+Read = tuple[float, bytes]  # the moment by `time.perf_counter`, and what came
 
 
-class ReplyTooLarge(httpx.ReadError):
-    """Asking again would bring the same: not worth a retry, unlike other read errors."""
+class _Enough(Exception):
+    pass
+
+
+class Clock:
+    """When a request went out and when the network last brought something for it, by `time.perf_counter`: stamped where the
+    bytes pass, before anything is parsed or anybody waits for a turn. `lag` is how long the loop took from there to who waits
+    for the head of the reply. A response has it as `extensions["clock"]`, and as `extensions["record"]` a way to read its
+    body with a stamp for each read."""
+
+    __slots__ = ("connection_is_new", "lag", "protocol", "sent")
+
+    def __init__(self) -> None:
+        self.sent = self.lag = 0.0
+        self.connection_is_new = False
+        self.protocol: _Protocol | None = None
+
+    @property
+    def received(self) -> float:
+        return self.protocol.received if self.protocol is not None else time.perf_counter()
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -55,7 +81,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         limits = request.extensions.get("timeout") or {}
         connect, read = limits.get("connect") or self._connect_timeout, limits.get("read")
         content = await request.aread()
-        _connection_is_new.set(False)
+        clock = Clock()
+        _clock.set(clock)
         try:
             url = _address(str(request.url))
             reply = await (await self._open()).request(
@@ -63,14 +90,15 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 url,
                 headers=_request_headers(request),
                 # aiohttp warns of more than 1 MiB of bytes at once, and takes a file in slices.
-                data=(content if len(content) <= 2**20 else io.BytesIO(content)) or None,
+                data=(_Content(content, clock) if len(content) <= 2**20 else io.BytesIO(content)) if content else None,
                 proxy=self._proxy(url, request),
                 timeout=_timeouts(connect, read),
                 allow_redirects=False,
             )
-        except _ENGINE_ERRORS as exc:
-            raise _as_httpx(exc, request, reused=not _connection_is_new.get()) from None
-        body = _Body(request, reply, self._max_body)
+        except ENGINE_ERRORS as exc:
+            raise as_httpx(exc, request, reused=not clock.connection_is_new) from None
+        clock.lag = time.perf_counter() - clock.received
+        body = _Body(request, reply, clock, self._max_body)
         headers: Any = reply.raw_headers
         if coding := reply.headers.get("Content-Encoding", "").strip().lower():
             if coding not in (*_DECODED_BY_AIOHTTP, "identity"):
@@ -78,7 +106,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 reply.close()
                 raise httpx.RemoteProtocolError("the reply is encoded in a way nobody asked for", request=request)
             headers = [(name, value) for name, value in headers if name.lower() not in _CONTENT_HEADERS]
-        return httpx.Response(reply.status, headers=headers, stream=body, request=request)
+        extensions = {"clock": clock, "record": body.record}
+        return httpx.Response(reply.status, headers=headers, stream=body, request=request, extensions=extensions)
 
     async def aclose(self) -> None:
         lifetime, self._loop, self._session, self._lifetime = self._lifetime, None, None, None
@@ -105,9 +134,21 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         return proxy
 
 
+class _Content(aiohttp.BytesPayload):
+    """Stamps the clock when it is written, which is later than when the connection was there if the loop has much to do."""
+
+    def __init__(self, content: bytes, clock: Clock) -> None:
+        super().__init__(content)
+        self._clock = clock
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._clock.sent = time.perf_counter()
+        await super().write_with_length(writer, content_length)
+
+
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, request: httpx.Request, reply: aiohttp.ClientResponse, limit: int) -> None:
-        self._request, self._reply, self._limit = request, reply, limit
+    def __init__(self, request: httpx.Request, reply: aiohttp.ClientResponse, clock: Clock, limit: int) -> None:
+        self._request, self._reply, self._clock, self._limit = request, reply, clock, limit
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = self._limit
@@ -115,15 +156,77 @@ class _Body(httpx.AsyncByteStream):
             async for chunk in self._reply.content.iter_any():
                 left -= len(chunk)
                 if left < 0:
-                    raise ReplyTooLarge(f"reply larger than {self._limit / 2**20:g} MiB", request=self._request)
+                    raise self._too_large()
                 yield chunk
-        except _ENGINE_ERRORS as exc:
-            raise _as_httpx(self._cause(exc), self._request) from None
+        except ENGINE_ERRORS as exc:
+            raise as_httpx(self._cause(exc), self._request) from None
         finally:
             self._reply.close()
 
+    async def record(self, reads: list[Read], *, end: bytes | None) -> None:
+        """Read to the end, into `reads`, which have what came before a failure too.
+
+        Between the first and the last read nobody is woken and nothing is moved, only the moment is noted: with many streams
+        at once all else would make the moments late. Some servers keep a stream open behind its last event: once a read
+        holds `end`, the rest is waited for a second only.
+        """
+        protocol, content = self._clock.protocol, self._reply.content
+        assert protocol is not None
+        marks: list[tuple[float, int]] = []
+        held: list[bytes] = []
+        taken, enough = 0, None
+        tail = b"\n"  # of what has come, for an end that comes in pieces
+
+        def take() -> None:
+            nonlocal taken
+            while content.exception() is None and (data := content.read_nowait()):
+                held.append(data)
+                taken += len(data)
+                if taken > self._limit:
+                    content.set_exception(self._too_large())
+
+        def note(data: bytes) -> None:
+            marks.append((protocol.received, content.total_bytes))
+            if content.total_bytes - taken > _HELD:  # more, and aiohttp would tell the server to wait
+                take()
+            if enough is None and end is not None:
+                look_for(end, data)
+
+        def look_for(end: bytes, data: bytes) -> None:
+            nonlocal enough, tail
+            seen = tail + data
+            tail = seen[-len(end) :]
+            if end in seen:
+                enough = asyncio.get_running_loop().call_later(_AFTER_THE_END, content.set_exception, _Enough())
+
+        protocol.on_read = note
+        take()
+        note(b"".join(held))  # what came with the head
+        try:
+            if (problem := content.exception()) is not None:
+                raise problem
+            await content.wait_eof()
+            take()
+            if (problem := content.exception()) is not None:
+                raise problem
+        except _Enough:
+            pass
+        except ENGINE_ERRORS as exc:
+            raise as_httpx(self._cause(exc), self._request) from None
+        finally:
+            if enough is not None:
+                enough.cancel()
+            if protocol.on_read is note:  # else it is another request's by now
+                protocol.on_read = None
+            self._reply.close()
+            held.append(content._read_nowait(-1))  # what `read_nowait` keeps back once there was a failure
+            _cut(b"".join(held), [*marks, (protocol.received, sys.maxsize)], reads)
+
     async def aclose(self) -> None:
         self._reply.close()  # after the end of the body the connection is no longer the reply's, and stays open
+
+    def _too_large(self) -> ReplyTooLarge:
+        return ReplyTooLarge(f"reply larger than {self._limit / 2**20:g} MiB", request=self._request)
 
     def _cause(self, exc: BaseException) -> BaseException:
         # To aiohttp every body that ends too early is a bad payload; whether it was a reset, the connection knows.
@@ -133,7 +236,26 @@ class _Body(httpx.AsyncByteStream):
         return exc
 
 
+def _cut(body: bytes, marks: list[tuple[float, int]], reads: list[Read]) -> None:
+    """The body in pieces, each with the moment by which so many bytes of it were there."""
+    start = 0
+    for moment, total in marks:
+        if piece := body[start:total]:
+            reads.append((moment, piece))
+            start = total
+
+
 class _Protocol(ResponseHandler):
+    received = 0.0
+    on_read: Callable[[bytes], None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if data:
+            self.received = time.perf_counter()
+        super().data_received(data)
+        if data and self.on_read is not None:  # without data, it is aiohttp going on with what it has already
+            self.on_read(data)
+
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         # A server that goes on with something else in the middle of a chunked body (a proxy's error page, say) breaks
         # aiohttp's parser without a word to the body, which would then be waited for until the deadline.
@@ -148,12 +270,20 @@ class _Connector(aiohttp.TCPConnector):
         factory: Any = partial(_Protocol, loop=asyncio.get_running_loop())
         self._factory = factory
 
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        connection = await super().connect(*args, **kwargs)
+        clock = _clock.get()
+        protocol: Any = connection.protocol
+        clock.protocol = protocol
+        clock.sent = time.perf_counter()
+        return connection
+
     async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        _connection_is_new.set(True)
+        _clock.get().connection_is_new = True
         return await super()._create_connection(*args, **kwargs)
 
 
-_connection_is_new = ContextVar("_connection_is_new", default=False)
+_clock: ContextVar[Clock] = ContextVar("_clock")
 
 
 async def _lifetime(verify: bool) -> AsyncGenerator[aiohttp.ClientSession, None]:
@@ -207,59 +337,3 @@ def _is_this_machine(host: str) -> bool:
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
     return address.is_loopback or address.is_unspecified
-
-
-def _as_httpx(exc: BaseException, request: httpx.Request, *, reused: bool = False) -> httpx.TransportError:
-    kind, message = _named(exc)
-    if reused and isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
-        message += " (sent on an idle connection, which the server may just have given up)"
-    return kind(message, request=request)
-
-
-def _named(exc: BaseException) -> tuple[type[httpx.TransportError], str]:
-    """From the special to the general. aiohttp's own errors are neither quoted nor chained: they hold the request's
-    headers, the proxy's password and pieces of the reply."""
-    match exc:
-        case aiohttp.ConnectionTimeoutError():
-            return httpx.ConnectTimeout, "no connection within the time allowed for it"
-        case aiohttp.ServerTimeoutError():
-            return httpx.ReadTimeout, "nothing came within the time allowed for a read"
-        case aiohttp.ClientProxyConnectionError():
-            return httpx.ProxyError, f"cannot reach the proxy: {_reason(exc.os_error)}"
-        case aiohttp.ClientHttpProxyError():
-            return httpx.ProxyError, f"the proxy answered {exc.status}"
-        case aiohttp.ClientConnectorCertificateError():
-            detail = getattr(exc.certificate_error, "verify_message", "")
-            return httpx.ConnectError, f"TLS certificate not trusted: {detail or 'it does not fit'}"
-        case aiohttp.ClientConnectorSSLError():
-            return httpx.ConnectError, f"TLS handshake failed: {getattr(exc.os_error, 'reason', 'no reason given')}"
-        case aiohttp.ClientConnectorDNSError():
-            return httpx.ConnectError, f"host name not found: {exc.os_error.strerror}"
-        case aiohttp.ClientConnectorError():
-            return httpx.ConnectError, _reason(exc.os_error)
-        case aiohttp.ServerDisconnectedError():
-            return httpx.RemoteProtocolError, "the server closed the connection without a whole reply"
-        case aiohttp.ClientPayloadError():
-            return httpx.RemoteProtocolError, "the reply is cut off"
-        case aiohttp.ClientResponseError() | HttpProcessingError():
-            return httpx.RemoteProtocolError, "the reply is not proper HTTP (or the address should be https://)"
-        case aiohttp.NonHttpUrlClientError():
-            return httpx.UnsupportedProtocol, "the address begins with neither http:// nor https://"
-        case aiohttp.ClientConnectionResetError():
-            return httpx.WriteError, "the connection was lost before the request was sent"
-        case aiohttp.ClientOSError() if "write" in (exc.strerror or ""):
-            return httpx.WriteError, "the connection was lost while the request was being sent"
-        case OSError():
-            return httpx.ReadError, _reason(exc)
-        case ValueError():
-            return httpx.LocalProtocolError, "cannot be sent: HTTP does not allow this address, method or header"
-    return httpx.NetworkError, f"the connection failed ({type(exc).__name__})"
-
-
-def _reason(exc: OSError) -> str:
-    match exc:
-        case ConnectionRefusedError():  # asyncio words this one with the numeric address alone
-            return "connection refused"
-        case ConnectionResetError():
-            return "connection reset"
-    return exc.strerror or str(exc) or type(exc).__name__

@@ -17,7 +17,18 @@ from wire import Wire, reply, sends, stalls, unused_port, with_length
 
 from pipeline.client import LLMClient, request_headers
 from pipeline.config import secrets_in
-from pipeline.errors import BadReply, ConfigError, PipelineError, Refused, ServerError, Unreachable
+from pipeline.errors import (
+    BadReply,
+    Busy,
+    ConfigError,
+    Denied,
+    PipelineError,
+    Refused,
+    ServerError,
+    TimedOut,
+    TooLong,
+    Unreachable,
+)
 from pipeline.records import GenerateConfig, Message, Request, Usage
 from pipeline.reply import read_reply
 from pipeline.retry import MAX_ATTEMPTS
@@ -186,6 +197,58 @@ def test_a_whole_stream_is_an_answer(events, done):
     assert answer.text == "Well met."
 
 
+class Counting:
+    """text-generation-webui's first API, whose replies do not say how many tokens they have; its tokenizer does."""
+
+    def __init__(self, count=None, status=200):
+        self.counted, self.transport = [], httpx.MockTransport(self._handle)
+        self._count, self._status = count, status
+
+    def _handle(self, request):
+        if request.url.path != "/api/v1/token-count":
+            return httpx.Response(200, json={"results": [{"text": "Well met."}]})
+        self.counted.append(json.loads(request.content))
+        if isinstance(self._count, Exception):
+            raise self._count
+        return httpx.Response(self._status, json=self._count)
+
+
+def test_a_server_that_does_not_say_how_many_tokens_is_asked_to_count_them():
+    server = Counting({"results": [{"tokens": 3}]})
+    answer, [body, count] = complete(server.transport, dialect="textgen")
+    assert answer.usage == Usage(completion_tokens=3, source="tokenizer")
+    assert server.counted == [{"prompt": "Well met."}]
+    assert (body.number, body.tokens, count.number, count.tokens, count.final) == (1, None, 0, 3, True)
+    assert count.body == body.body and answer.timing == body.timing  # counting is no part of the reply's time
+
+
+@pytest.mark.parametrize(
+    "count", [None, {}, {"results": []}, {"results": [{"tokens": "3"}]}, {"results": 7}, httpx.ReadError("reset")]
+)
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_server_that_cannot_count_is_asked_once_and_its_tokens_are_estimated(count, status):
+    server, answers = Counting(count, status), []
+
+    async def ask():
+        async with LLMClient("http://npc", dialect="textgen", transport=server.transport) as client:
+            for _ in range(3):
+                answers.append(await client.complete(REQUEST))
+
+    asyncio.run(ask())
+    assert len(server.counted) == 1
+    assert {answer.usage for answer in answers} == {Usage(completion_tokens=3, source="estimate")}
+
+
+def test_the_servers_own_figures_are_kept():
+    timings = {"prompt_ms": 12.5, "predicted_per_second": 40, "note": "fast", "cached": True}
+    for answers in (
+        ok({**WELL_MET, "timings": timings}),
+        streamed(chunk("Well met.", "stop"), {"choices": [], "timings": timings}),
+    ):
+        answer, _ = complete(Server(answers).transport, stream=True)
+        assert answer.server == {"prompt_ms": 12.5, "predicted_per_second": 40}
+
+
 def test_the_record_of_an_answer_reads_like_the_answer():
     for answers in (ok(), streamed(chunk("“Well "), chunk("met”\u2028.", "stop"))):
         answer, [attempt] = complete(Server(answers).transport, stream=True)
@@ -273,7 +336,7 @@ def fails_for_good(answers, **options):
     error, attempts = complete(server.transport, **options)
     assert isinstance(error, BadReply) and error.url == "http://npc/v1/chat/completions"
     assert len(server.requests) == MAX_ATTEMPTS
-    assert [attempt.number for attempt in attempts] == [n for n in range(1, MAX_ATTEMPTS + 1) for _ in "ab"]
+    assert [attempt.number for attempt in attempts] == [n for n in range(1, MAX_ATTEMPTS + 1) for n in (n, 0)]
     for body, verdict in zip(attempts[::2], attempts[1::2], strict=True):
         assert body.final and body.error is None and body.status == 200
         assert not verdict.final and verdict.error == str(error)  # so that a resumed run asks again
@@ -328,6 +391,30 @@ def test_a_refusal_says_what_came_and_what_to_try(status, final, tries, hint, st
     assert all(attempt.error and "no prompt" in attempt.body for attempt in attempts)
 
 
+@pytest.mark.parametrize(
+    "status, body, kind, tries",
+    [
+        (401, {"error": "no prompt"}, Denied, 1),
+        (403, {"error": "no prompt"}, Denied, 1),
+        (429, {"error": "slow down"}, Busy, MAX_ATTEMPTS),
+        (429, {"error": {"message": "pay first", "code": "insufficient_quota"}}, Busy, 1),
+        (503, {"error": "loading"}, Busy, MAX_ATTEMPTS),
+        (529, {"error": "overloaded"}, Busy, MAX_ATTEMPTS),
+        (400, {"error": {"type": "exceed_context_size_error", "n_prompt_tokens": 5000, "n_ctx": 4096}}, TooLong, 1),
+        (500, {"error": {"message": "the request exceeds the available context size"}}, TooLong, 1),
+        (400, {"error": "no prompt"}, Refused, 1),
+        (500, {"error": "oh"}, Refused, MAX_ATTEMPTS),
+    ],
+)
+def test_the_type_of_a_refusal_says_what_can_be_done(status, body, kind, tries):
+    server = Server({"status_code": status, "json": body, "headers": AT_ONCE})
+    error, attempts = complete(server.transport)
+    assert type(error) is kind and isinstance(error, Refused) and len(attempts) == tries
+    if kind is TooLong:
+        assert "too long" in str(error) and ((error.over == 904 and "by 904 tokens" in str(error)) or status == 500)
+    assert ("quota" in str(error)) == ("pay" in str(body))
+
+
 def test_a_failure_that_passes_costs_an_attempt_and_is_on_record():
     busy = {"status_code": 503, "json": {"detail": {"msg": "Server is busy"}}}
     answer, attempts = complete(Server(httpx.ConnectError("refused"), busy, ok({}), ok()).transport)
@@ -336,7 +423,7 @@ def test_a_failure_that_passes_costs_an_attempt_and_is_on_record():
         (1, None, False),
         (2, 503, False),
         (3, 200, True),
-        (3, 200, False),
+        (0, 200, False),  # about attempt 3: its body is no reply
         (4, 200, True),
     ]
     assert answer.timing == attempts[-1].timing
@@ -401,7 +488,7 @@ def test_the_deadline_ends_an_attempt_and_it_is_on_record(answer, body):
     start = time.perf_counter()
     error, [attempt], _ = complete_on_the_wire(answer, timeout=0.3)
     assert 0.25 < time.perf_counter() - start < 1.5
-    assert type(error) is Unreachable and "within 0.3 s" in str(error) and "--timeout" in str(error)
+    assert type(error) is TimedOut and "within 0.3 s" in str(error) and "--timeout" in str(error)
     assert "cut off" in attempt.error and attempt.body == body and not attempt.final
     assert attempt.timing.e2e == pytest.approx(0.3, abs=0.15)
 
@@ -414,7 +501,7 @@ def test_the_deadline_covers_all_attempts_together():
     start = time.perf_counter()
     error, attempts, arrived = complete_on_the_wire(slow, timeout=0.5)
     assert 0.4 < time.perf_counter() - start < 1.5
-    assert type(error) is Unreachable and len(attempts) == len(arrived.requests) == 3
+    assert type(error) is TimedOut and len(attempts) == len(arrived.requests) == 3
     assert [attempt.status for attempt in attempts] == [500, 500, None]
 
 
@@ -668,4 +755,4 @@ def test_whatever_a_server_answers_is_a_completion_or_a_typed_error(data, body, 
         str(outcome).encode()
     else:
         outcome.text.encode()
-    assert attempts and [a.number for a in attempts] == sorted(a.number for a in attempts)
+    assert attempts and [n for a in attempts if (n := a.number)] == sorted(n for a in attempts if (n := a.number))

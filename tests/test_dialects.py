@@ -5,13 +5,25 @@ in the shape of that server.
 """
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.dialects import DIALECTS
-from pipeline.dialects.base import count_of, error_text, reason_of, text_of, well_formed
-from pipeline.records import Completion, GenerateConfig, Message, Request, Usage
+from pipeline.dialects.base import (
+    context_overflow,
+    count_of,
+    error_text,
+    quota_spent,
+    reason_of,
+    server_figures,
+    text_of,
+    well_formed,
+)
+from pipeline.records import GenerateConfig, Message, Request, Usage
 from pipeline.reply import read_reply
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -75,7 +87,43 @@ def test_what_is_sent_is_the_golden_request(name, request_, model, stream):
 )
 def test_the_golden_reply_is_read(name, text, finish_reason, usage):
     reply = read_reply(DIALECTS[name.partition("/")[0]], golden(name), streamed=name.endswith(".sse"))
-    assert reply == Completion(text=text, finish_reason=finish_reason, usage=usage)
+    if usage == UNCOUNTED:
+        usage = Usage(completion_tokens=math.ceil(len(text) / 4), source="estimate")
+    assert (reply.text, reply.finish_reason, reply.usage) == (text, finish_reason, usage)
+    assert ("predicted_n" in reply.server) == ("llamacpp" in name)  # its own figures are kept beside ours
+
+
+@pytest.mark.parametrize(
+    "said, over",
+    [
+        ({"message": "request too long", "type": "exceed_context_size_error", "n_prompt_tokens": 5000, "n_ctx": 4096}, 904),
+        ({"message": "request too long", "type": "exceed_context_size_error"}, None),
+        ("This model's maximum context length is 4096 tokens. However, you requested 4100 tokens (3100 in the messages, "
+         "1000 in the completion).", 4),
+        ("This model's maximum context length is 4096 tokens. However, your request has 5000 input tokens.", 904),
+        ("You passed 5000 input tokens and requested 100 output tokens. However, the model's context length is only 4096 "
+         "tokens, resulting in a maximum input length of 3996 tokens.", 1004),
+        ("'max_tokens' is too large: 1000. This model's maximum context length is 2048 tokens and your request has 1500 "
+         "input tokens (1000 > 2048 - 1500).", 452),
+        ("Requested tokens (3000) exceed context window of 2048", 952),
+        ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens and 100 `max_new_tokens`", 1004),
+        ("the request exceeds the available context size. try increasing the context size", None),
+    ],
+)  # fmt: skip
+def test_a_context_overflow_says_by_how_many_tokens(said, over):
+    body = {"error": said if isinstance(said, dict) else {"message": said}}
+    assert context_overflow(body) == (True, over)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
+    st.sampled_from(["error", "message", "type", "code", "timings", "x_duration"]), inner)))  # fmt: skip
+def test_whatever_an_error_says_nothing_raises(body):
+    found, over = context_overflow(body)
+    assert found or over is None
+    quota_spent(body)
+    assert all(
+        isinstance(value, int | float) for value in (server_figures(body) if isinstance(body, dict) else {}).values()
+    )
 
 
 def test_every_golden_file_is_used():

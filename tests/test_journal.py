@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -102,9 +104,39 @@ def test_it_can_be_grepped(tmp_path):
     journal.append(digest(1), "pennywhin-odwin / grief-brother / 0", attempt("Aye."))
     journal.close()
     header, record = (json.loads(line) for line in path.read_text("utf-8").splitlines())
-    assert header == {"journal": "npc-pipeline", "version": 1}
+    assert header == {"journal": "npc-pipeline", "version": 2}
     assert record["payload"]["about"] == "pennywhin-odwin / grief-brother / 0"
-    assert record["payload"]["timing"] == [1.5, 0.25, 0.125, None]
+    assert record["payload"]["timing"] == {"sent": 1.5, "e2e": 0.25, "ttft": 0.125}
+
+
+def test_a_journal_of_the_first_version_is_read_and_added_to(tmp_path):
+    path = tmp_path / "npc.jsonl"
+    payload = '{"about":"x","status":200,"timing":[1.5,0.25,0.125,0.2],"body":"Aye."}'
+    head = f'"key":"{digest(1)}","attempt":2,"final":true'
+    crc = zlib.crc32(payload.encode(), zlib.crc32(head.encode()))
+    path.write_text(
+        '{"journal":"npc-pipeline","version":1}\n' + f'{{"seq":0,{head},"crc":{crc},"payload":{payload}}}\n', "utf-8"
+    )
+    for _ in range(2):
+        journal = opened(path)
+        assert journal.found_damaged == 0 and journal.answered(digest(1))
+        assert journal.find(digest(1)).attempt.timing == Timing(sent=1.5, e2e=0.25, ttft=0.125, last=0.2)
+        journal.append(digest(2), "y", attempt("Nay."))
+        journal.close()
+
+
+def test_what_is_added_to_an_attempt_is_the_last_word_and_no_further_attempt(tmp_path):
+    journal = opened(tmp_path / "npc.jsonl")
+    journal.append(digest(1), "x", attempt("Aye."))
+    journal.append(digest(1), "x", replace(attempt("Aye."), number=0, tokens=2))
+    journal.append(digest(2), "x", attempt("<html>"))
+    journal.append(digest(2), "x", replace(attempt(""), number=0, error="no reply", final=False))
+    for _ in range(2):  # as long as it is fresh, and when it was indexed
+        assert journal.find(digest(1)).attempts == journal.find(digest(2)).attempts == 1
+        journal.freeze()
+        assert journal.answered(digest(1)) and not journal.answered(digest(2))
+    assert journal.find(digest(1)).attempt.tokens == 2
+    journal.close()
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path):

@@ -4,7 +4,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.latency import quantile, tpot
+from pipeline.latency import client_bound, quantile, tpot
 from pipeline.records import Completion, Timing, Turn, Usage
 from pipeline.scored import Load
 
@@ -120,4 +120,18 @@ def test_load_counts_only_what_the_server_counted():
     load = load_of((0, 1), (1, 1))
     load.add(Turn(item=None, line="", request=None, completion=completion(tokens=None)))
     load.add(Turn(item=None, line="", request=None, completion=None, error="refused"))
-    assert (load.counted, load.completion_tokens, load.prompt_tokens, len(load.e2e)) == (2, 6, 10, 3)
+    assert (dict(load.counted), load.completion_tokens, load.prompt_tokens, len(load.e2e)) == ({"server": 2}, 6, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "lags, latencies, bound",
+    [
+        ([], [0.02], False),
+        ([0.001], [], False),
+        ([0.0004, 0.0004, 0.9], [0.02], False),
+        ([0.0006, 0.0006, 0.0], [0.02], True),
+        ([0.02], [2.0], False),
+    ],
+)
+def test_a_machine_that_cannot_keep_up_is_told_by_its_lag(lags, latencies, bound):
+    assert client_bound(lags, latencies) is bound

@@ -105,4 +105,5 @@ def test_two_writers_are_kept_apart(processes, personas, tmp_path):
         first.kill()
         first.join()
     assert second.exitcode == 2
-    assert "another process is writing this run" in (tmp_path / "second").read_text()
+    said = (tmp_path / "second").read_text()
+    assert f"process {first.pid} on " in said and "is writing this run. Wait for it" in said

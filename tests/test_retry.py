@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.retry import LONGEST_WAIT, MAX_ATTEMPTS, final_status, retry_after, retry_delay, retryable_status
+from pipeline.retry import (
+    LONGEST_WAIT,
+    MAX_ATTEMPTS,
+    RetryBudget,
+    final_status,
+    retry_after,
+    retry_delay,
+    retryable_status,
+)
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC).timestamp()
 
@@ -37,25 +45,26 @@ def test_a_status_is_never_both_final_and_worth_repeating():
 
 @pytest.mark.parametrize("attempt, longest", [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0)])
 def test_jitter_is_full_and_its_bound_doubles_up_to_eight_seconds(attempt, longest):
-    assert retry_delay(attempt, retry_after=None, dice=0.0) == 0.0
-    assert retry_delay(attempt, retry_after=None, dice=0.5) == longest / 2
-    assert retry_delay(attempt, retry_after=None, dice=1.0) == longest
+    assert retry_delay(attempt, retry_after=None, left=60.0, dice=0.0) == 0.0
+    assert retry_delay(attempt, retry_after=None, left=60.0, dice=0.5) == longest / 2
+    assert retry_delay(attempt, retry_after=None, left=60.0, dice=1.0) == longest
 
 
-@given(attempt=st.integers(1, 10**6), dice=st.floats(0, 1, exclude_max=True))
-def test_a_delay_stays_within_its_bounds_and_attempts_within_theirs(attempt, dice):
-    delay = retry_delay(attempt, retry_after=None, dice=dice)
+@given(attempt=st.integers(1, 10**6), left=st.floats(0, 600), dice=st.floats(0, 1, exclude_max=True))
+def test_a_delay_stays_within_its_bounds_and_attempts_within_theirs(attempt, left, dice):
+    delay = retry_delay(attempt, retry_after=None, left=left, dice=dice)
     if attempt >= MAX_ATTEMPTS:
         assert delay is None
     else:
         assert delay is not None and 0.0 <= delay < 8.0
+        assert delay <= left / 2  # the dice alone never cost a row
 
 
 @pytest.mark.parametrize(
     "asked, delay", [(0.0, 0.0), (3.0, 3.0), (LONGEST_WAIT, LONGEST_WAIT), (LONGEST_WAIT + 1, None), (math.inf, None)]
 )
 def test_a_server_that_names_a_delay_is_obeyed_up_to_a_cap(asked, delay):
-    assert retry_delay(1, retry_after=asked, dice=0.9) == delay
+    assert retry_delay(1, retry_after=asked, left=600.0, dice=0.9) == delay
 
 
 @pytest.mark.parametrize(
@@ -78,22 +87,68 @@ def test_a_server_that_names_a_delay_is_obeyed_up_to_a_cap(asked, delay):
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value, seconds):
-    assert retry_after(value, now=NOW) == seconds
+    assert retry_after({} if value is None else {"retry-after": value}, now=NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    "headers, seconds",
+    [
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),  # the finer one
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after-ms": "-1"}, 0.0),
+    ],
+)
+def test_milliseconds_are_understood_too(headers, seconds):
+    assert retry_after(headers, now=NOW) == seconds
 
 
 @given(st.integers(0, 10**6))
 def test_a_date_gives_the_seconds_until_then(seconds):
     then = datetime.fromtimestamp(NOW + seconds, tz=UTC)
-    assert retry_after(format_datetime(then, usegmt=True), now=NOW) == seconds
+    assert retry_after({"retry-after": format_datetime(then, usegmt=True)}, now=NOW) == seconds
 
 
 @given(st.text(st.characters(codec="latin-1"), max_size=60))
 def test_nothing_in_that_header_raises(value):
-    seconds = retry_after(value, now=NOW)
+    seconds = retry_after({} if value is None else {"retry-after": value}, now=NOW)
     assert seconds is None or seconds >= 0
 
 
 @given(st.lists(st.sampled_from(["Sat,", "21", "Nov", "2026", "12:00", "12:00:99", "0", "-0000", "+9999", "GMT"])))
 def test_nor_does_anything_like_a_date(words):
-    seconds = retry_after(" ".join(words), now=NOW)
+    seconds = retry_after({"retry-after": " ".join(words)}, now=NOW)
     assert seconds is None or seconds >= 0
+
+
+def test_a_few_retries_are_free_and_a_storm_of_them_waits_its_turn():
+    budget = RetryBudget()
+    waits = [budget.wait(100.0) for _ in range(60)]
+    assert waits[:20] == [0.0] * 20
+    assert waits[20:] == pytest.approx([n / RetryBudget.PER_SECOND for n in range(1, 41)])
+
+
+def test_requests_that_go_well_earn_retries_and_so_does_time():
+    budget = RetryBudget()
+    for _ in range(20):
+        budget.wait(0.0)
+    for _ in range(10):
+        budget.first_attempt()
+    assert [budget.wait(0.0) for _ in range(3)] == pytest.approx([0.0] * 3)
+    assert budget.wait(0.0) == pytest.approx(1 / RetryBudget.PER_SECOND)
+    assert budget.wait(1.0) == 0.0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=200))
+def test_over_any_time_retries_stay_within_the_budget(steps):
+    budget, now, first, granted = RetryBudget(), 0.0, 0, []
+    for retry, elapsed in steps:
+        now += elapsed
+        if retry:
+            granted.append(now + budget.wait(now))
+        else:
+            first += 1
+            budget.first_attempt()
+    if granted:
+        until = max(granted)
+        assert len(granted) <= 20 + 0.3 * first + RetryBudget.PER_SECOND * until + 1e-6

@@ -15,7 +15,8 @@ import zlib
 import httpx
 import pytest
 
-from pipeline.transport import AiohttpTransport, ReplyTooLarge
+from pipeline.httpx_errors import NotTrusted, ReplyTooLarge
+from pipeline.transport import AiohttpTransport
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -602,7 +603,7 @@ def self_signed(tmp_path):
 
 
 def test_a_self_signed_certificate_is_refused_unless_the_caller_says_otherwise(self_signed):
-    assert "certificate not trusted: self" in refusal(sends(HELLO), httpx.ConnectError, tls=self_signed)
+    assert "certificate not trusted: self" in refusal(sends(HELLO), NotTrusted, tls=self_signed)
     assert ask(sends(HELLO), tls=self_signed, options={"verify": False}) == (200, b"hello")
 
 

@@ -9,13 +9,13 @@ import asyncio
 class Wire:
     """Reads whole requests and lets `answer(writer)` write what it likes. One that writes nothing is a server that stalls."""
 
-    def __init__(self, answer, host="127.0.0.1"):
-        self.answer, self.host = answer, host
+    def __init__(self, answer, host="127.0.0.1", port=0):
+        self.answer, self.host, self.port = answer, host, port
         self.requests = []
         self._tasks = set()
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._connected, self.host, 0)
+        self._server = await asyncio.start_server(self._connected, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
         return self

@@ -4,6 +4,8 @@
 BadReply of it.
 """
 
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -12,11 +14,14 @@ from pipeline.records import Completion, Request, Usage
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event of a stream says. `error` is the server's own message in the middle of a 200."""
+    """What one event of a stream says. `error` is the server's own message in the middle of a 200; `reasoning` says that it
+    carries content which no player sees."""
 
     text: str = ""
+    reasoning: bool = False
     finish_reason: str | None = None
     usage: Usage | None = None
+    server: Mapping[str, float] | None = None
     error: str | None = None
     done: bool = False
 
@@ -26,12 +31,23 @@ class Dialect(Protocol):
     path: str  # below the server's address
     wants: Literal["messages", "text"]
     streams: bool
+    end: bytes | None  # what the last event of a stream holds, and nothing else can
+    tokenizer: "Tokenizer | None"  # for servers whose replies do not say how many tokens they have
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]: ...
 
     def decode(self, body: Any) -> Completion: ...
 
     def decode_event(self, data: str) -> Delta: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """Where a server counts the tokens of a text. `decode` gives None for what is no count."""
+
+    path: str
+    encode: Callable[[str], dict[str, Any]]
+    decode: Callable[[Any], int | None]
 
 
 def error_text(body: Any, depth: int = 4) -> str | None:
@@ -47,6 +63,60 @@ def error_text(body: Any, depth: int = 4) -> str | None:
         first = body[0]
         return well_formed(first[:500]) if isinstance(first, str) else error_text(first, depth - 1)
     return None
+
+
+def quota_spent(body: Any) -> bool:
+    """Whether a 429 means that the account has no credit left: waiting does not help then."""
+    error = body.get("error") if isinstance(body, dict) else None
+    return isinstance(error, dict) and "insufficient_quota" in (error.get("code"), error.get("type"))
+
+
+def context_overflow(body: Any) -> tuple[bool, int | None]:
+    """Whether an error body says that prompt and reply do not fit the model's context, and by how many tokens.
+
+    llama.cpp has the numbers in fields of their own; others (OpenAI, vLLM, TGI, llama-cpp-python) in a sentence, in which
+    the limit stands beside the word "context" or behind "<=".
+    """
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict) and error.get("type") == "exceed_context_size_error":
+        prompt, context = count_of(error.get("n_prompt_tokens")), count_of(error.get("n_ctx"))
+        # With equal numbers, it is the first token of the reply that does not fit.
+        return True, max(1, prompt - context) if prompt is not None and context is not None else None
+    said = error_text(body) or ""
+    code = isinstance(error, dict) and error.get("code") == "context_length_exceeded"
+    if not (code or _CONTEXT.search(said)):
+        return False, None
+    limit = _LIMIT.search(said)
+    if limit is None:
+        return True, None
+    wanted = _WANTED.search(said)
+    asked = int(wanted[1]) if wanted else sum({int(number[0]) for number in _PART.finditer(said)})
+    over = asked - int(limit[1])
+    return True, over if 0 < over < 2**31 else None
+
+
+_CONTEXT = re.compile(r"context (?:length|size|window)|max_new_tokens` must be <=", re.IGNORECASE)
+_LIMIT = re.compile(
+    r"(?:context (?:length|size|window)(?: is| of| size)*(?: only)?|must be <=) ?:?(\d{1,9})", re.IGNORECASE
+)
+_WANTED = re.compile(r"requested (?:tokens \()?(\d{1,9})(?: tokens)?(?: \(|\))", re.IGNORECASE)
+_PART = re.compile(
+    r"\d{1,9}(?= `?(?:input|output|prompt|completion|max_new_tokens)\b)|\d{1,9}(?= `inputs`)|(?<=too large: )\d{1,9}"
+)
+
+
+def server_figures(body: Mapping[str, Any]) -> dict[str, float]:
+    """What the server itself measured, wherever it says so."""
+    found = {name: value for name, value in body.items() if isinstance(name, str) and name.endswith("_duration")}
+    for group in ("timings", "metrics"):
+        if isinstance(body.get(group), dict):
+            found |= body[group]
+    numbers = {
+        name[:40]: value
+        for name, value in list(found.items())[:32]
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+    }
+    return numbers
 
 
 def _is_shallow(value: Any) -> bool:

@@ -3,7 +3,7 @@
 import json
 from typing import Any, Literal
 
-from pipeline.dialects.base import Delta, count_of, error_text, reason_of, text_of
+from pipeline.dialects.base import Delta, Tokenizer, count_of, error_text, reason_of, server_figures, text_of
 from pipeline.records import Completion, Request, Usage
 
 _INVENTED = Usage(prompt_tokens=100, completion_tokens=100)  # what KoboldCpp 1.76 says of every reply
@@ -14,6 +14,8 @@ class OpenAIChat:
     path = "/v1/chat/completions"
     wants: Literal["messages", "text"] = "messages"
     streams = True
+    end: bytes | None = b"\ndata: [DONE]"  # inside an event's JSON there is no line feed
+    tokenizer: Tokenizer | None = None
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]:
         config = request.config
@@ -38,6 +40,7 @@ class OpenAIChat:
             text=text_of(choice["message"]["content"]),
             finish_reason=reason_of(choice.get("finish_reason")),
             usage=_usage(body) or Usage(),
+            server=server_figures(body),
         )
 
     def decode_event(self, data: str) -> Delta:
@@ -46,14 +49,17 @@ class OpenAIChat:
         body = json.loads(data)
         if body.get("error"):
             return Delta(error=error_text(body) or "an error")
-        usage = _usage(body)
+        usage, server = _usage(body), server_figures(body)
         if not body.get("choices"):  # the last event of a stream with include_usage
-            return Delta(usage=usage)
+            return Delta(usage=usage, server=server)
         choice = body["choices"][0]
+        delta = choice.get("delta") or {}
         return Delta(
-            text=text_of((choice.get("delta") or {}).get("content")),
+            text=text_of(delta.get("content")),
+            reasoning=bool(delta.get("reasoning_content") or delta.get("reasoning")),
             finish_reason=reason_of(choice.get("finish_reason")),
             usage=usage,
+            server=server,
         )
 
 

@@ -6,7 +6,7 @@ that is no reply. The length limit and the stop strings go under both servers' n
 
 from typing import Any, Literal
 
-from pipeline.dialects.base import Delta, count_of, reason_of, text_of
+from pipeline.dialects.base import Delta, Tokenizer, count_of, reason_of, text_of
 from pipeline.records import Completion, Request, Usage
 
 
@@ -15,6 +15,12 @@ class TextGen:
     path = "/api/v1/generate"
     wants: Literal["messages", "text"] = "text"
     streams = False
+    end: bytes | None = None
+    tokenizer: Tokenizer | None = Tokenizer(
+        "/api/v1/token-count",
+        encode=lambda text: {"prompt": text},
+        decode=lambda body: count_of(body["results"][0]["tokens"]),
+    )
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]:
         config = request.config
