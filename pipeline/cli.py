@@ -35,16 +35,60 @@ class _PerPersona(click.ParamType[int | None]):
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
+class _Price(click.ParamType[tuple[float, float]]):
+    name = "IN,OUT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        try:
+            paid_in, paid_out = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers such as 0.15,0.60", param, ctx)
+        if not (0 <= paid_in < 1e9 and 0 <= paid_out < 1e9):
+            self.fail(f"{value!r}: a price is neither negative nor endless", param, ctx)
+        return paid_in, paid_out
+
+
+def _with(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_SERVER_HELP = (
+    "'embedded' (the default), the address of a server, or a [targets.NAME] of pipeline.toml. "
+    "LLM_HOST stands for it, LLM_API_KEY is its key."
+)
+_DIALECT_HELP = (
+    "auto, openai, completions, textgen, koboldcpp, llamacpp, ollama, ollama-generate, or one you installed."
+)
+_TO_A_SERVER = (
+    click.option("--server", metavar="embedded|URL|NAME", help=_SERVER_HELP),
+    click.option("--dialect", default="auto", show_default=True, help=_DIALECT_HELP),
+    click.option("--model", help="The model's name, where a server has several."),
+    click.option("--model-path", metavar="FILE.gguf", help="A model of your own for the embedded server."),
+    click.option(
+        "--format", default="transcript", show_default=True,
+        help="Messages as one text, for dialects that want text: transcript, chatml, llama3, alpaca, mistral.",
+    ),
+    click.option(
+        "--system", type=click.Choice(["keep", "merge"]), default="keep", show_default=True,
+        help="merge: into the player's message, for models without a system role.",
+    ),
+    click.option("--max-tokens", type=click.IntRange(min=1), default=80, show_default=True),
+    click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0.001), default=120.0, show_default=True, help="Seconds a reply."
+    ),
+    click.option("--insecure", is_flag=True, help="Take any TLS certificate, for a server at home."),
+)  # fmt: skip
+
+
 def _options(*, per_persona: int, concurrency: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """What `generate` and `eval` share."""
-    server_help = (
-        "'embedded' (the default), or the address of a server. LLM_HOST stands for it, LLM_API_KEY is its key."
-    )
     each = [
-        click.option("--server", metavar="embedded|URL", help=server_help),
-        click.option("--dialect", type=click.Choice(["auto", "openai", "textgen"]), default="auto", show_default=True),
-        click.option("--model", help="The model's name, where a server has several."),
-        click.option("--model-path", metavar="FILE.gguf", help="A model of your own for the embedded server."),
         click.option("--personas", metavar="SOURCE", help="YAML, JSONL, CSV, Parquet, a folder of them, or a hub id."),
         click.option("--scenarios", metavar="SOURCE", help="The same, for scenarios."),
         click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
@@ -54,16 +98,24 @@ def _options(*, per_persona: int, concurrency: str) -> Callable[[Callable[..., N
             "--per-persona", type=_PerPersona(), default=str(per_persona), show_default=True, help="Scenarios for each."
         ),
         click.option("--limit", type=click.IntRange(min=1), help="Ask for the first so many only."),
-        click.option("--max-tokens", type=click.IntRange(min=1), default=80, show_default=True),
-        click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True),
+        click.option("--top-p", type=click.FloatRange(0, 1)),
+        click.option("--top-k", type=click.IntRange(min=0)),
+        click.option("--min-p", type=click.FloatRange(0, 1)),
+        click.option("--repeat-penalty", type=click.FloatRange(min=0)),
         click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other replies."),
         click.option(
             "--concurrency", type=click.IntRange(1, 4096), help=f"Requests at a time.  [default: {concurrency}]"
         ),
         click.option(
-            "--timeout", type=click.FloatRange(min=0.001), default=120.0, show_default=True, help="Seconds a reply."
+            "--rpm", "requests_per_minute", type=click.FloatRange(0, min_open=True), help="Requests by the minute."
         ),
-        click.option("--insecure", is_flag=True, help="Take any TLS certificate, for a server at home."),
+        click.option(
+            "--tpm", "tokens_per_minute", type=click.FloatRange(0, min_open=True), help="Tokens by the minute."
+        ),
+        click.option("--price", type=_Price(), help="Of a million tokens: of the prompts, and of the replies."),
+        click.option(
+            "--max-cost", type=click.FloatRange(0, min_open=True), help="Ask no more when it has cost that much."
+        ),
         click.option("--strict", is_flag=True, help="Refuse a source with any bad row."),
         click.option("--out", metavar="DIR", help="The run's folder.  [default: under runs/, named by the options]"),
         click.option(
@@ -78,12 +130,7 @@ def _options(*, per_persona: int, concurrency: str) -> Callable[[Callable[..., N
         click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object."),
     ]
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(each):
-            function = option(function)
-        return function
-
-    return decorate
+    return _with(*_TO_A_SERVER, *each)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -170,6 +217,8 @@ def main() -> None:
 
 
 def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: str = "") -> tuple["RunConfig", Path]:
+    from dataclasses import replace
+
     from pipeline.config import LLMSettings, RunConfig
     from pipeline.records import digest
     from pipeline.resources import shipped
@@ -187,11 +236,6 @@ def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: st
             return RunConfig(**manifest["asked"] | given, headers=headers), folder
         except (LookupError, TypeError) as exc:
             raise ConfigError(f"{folder / 'run.json'}: not a whole manifest ({exc}). Make the run anew.") from exc
-    server, headers = options["server"], None
-    if server is None and os.environ.get("LLM_HOST") and not options["model_path"]:
-        settings = LLMSettings.from_environment()
-        path = f"/{settings.path.lstrip('/')}" if settings.path else ""
-        server, headers = settings.host.rstrip("/") + path, settings.headers
     here = shipped("data")
     if suite:
         here = Path(suite) if Path(suite).is_dir() else here / "suites" / suite
@@ -204,21 +248,66 @@ def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: st
         command=command,
         personas=options["personas"] or str(here / "personas"),
         scenarios=options["scenarios"] or str(here / "scenarios"),
-        server=server or "embedded",
-        headers=headers,
-        concurrency=options["concurrency"] or (1 if command == "eval" else None),
         stream=stream,
         split_by=options.get("split_by", "both"),
-        **{name: options[name] for name in _PASSED_ON},
+        **{name: options[name] for name in _PASSED_ON} | _server_options(options),
     )
+    if config.max_cost is not None and config.price is None:
+        raise ConfigError(
+            "--max-cost needs a --price, to know what a reply costs: --price IN,OUT for a million tokens."
+        )
+    if command == "eval" and config.concurrency is None:
+        config = replace(config, concurrency=1)
     name = f"{command}-{digest(config.fingerprint())[:8]}"
     return config, Path(options["out"]) if options["out"] else RUNS / name
 
 
 _PASSED_ON = (
-    "dialect", "model", "model_path", "prompts", "template", "samples", "per_persona", "limit", "max_tokens",
-    "temperature", "seed", "timeout", "insecure", "strict",
+    "prompts", "template", "samples", "per_persona", "limit", "top_p", "top_k", "min_p", "repeat_penalty", "seed",
+    "max_cost", "strict",
 )  # fmt: skip
+_OF_A_TARGET = (
+    "dialect", "model", "concurrency", "timeout", "insecure", "system", "format", "price", "requests_per_minute",
+    "tokens_per_minute",
+)  # fmt: skip
+
+
+def _server_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Who is to be asked, and how: from the options, then from pipeline.toml, then from LLM_* in the environment."""
+    from pipeline.config import LLMSettings
+
+    found = {name: options[name] for name in ("max_tokens", "temperature", "model_path")}
+    found |= {name: options[name] for name in _OF_A_TARGET if name in options}
+    server = options["server"]
+    if server is None and os.environ.get("LLM_HOST") and not options["model_path"]:
+        settings = LLMSettings.from_environment()
+        path = f"/{settings.path.lstrip('/')}" if settings.path else ""
+        return found | {"server": settings.host.rstrip("/") + path, "headers": settings.headers}
+    if server in (None, "embedded"):
+        return found | {"server": "embedded"}
+    from pipeline.project import named_target
+
+    if (target := named_target(server)) is None:
+        return found | {"server": server}
+    kept = {name: value for name in _OF_A_TARGET if (value := getattr(target, name)) is not None}
+    written = {name: options[name] for name in _given() if name in _OF_A_TARGET}
+    return found | kept | written | {"server": target.url, "key_variable": target.key or "LLM_API_KEY"}
+
+
+@cli.command()
+@_with(*_TO_A_SERVER, click.option("--json", "as_json", is_flag=True, help="The same as one JSON object."))
+def ping(**options: Any) -> None:
+    """Say who is there: server, model, context, slots; what would be sent; and one timed reply."""
+    import asyncio
+
+    from pipeline.config import RunConfig
+    from pipeline.ping import ping as one
+    from pipeline.progress import watcher
+
+    config = RunConfig(command="ping", personas="", scenarios="", stream=True, **_server_options(options))
+    summary, text = asyncio.run(one(config, watcher(quiet=options["as_json"])))
+    click.echo(json.dumps(summary) if options["as_json"] else text)
+    sys.exit(2 if summary["error"] else 0)
 
 
 def _run(

@@ -10,7 +10,6 @@ that nobody can read is a failure like any other.
 """
 
 import asyncio
-import base64
 import inspect
 import json
 import logging
@@ -20,18 +19,19 @@ import time
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
-from urllib.parse import unquote_to_bytes
 
 import httpx
 
-from pipeline.config import DEFAULT_PATH, LLMSettings, secrets_in, without
-from pipeline.dialects import DIALECTS, Dialect
-from pipeline.dialects.base import well_formed
+from pipeline.config import DEFAULT_PATH, LLMSettings
+from pipeline.dialects import Dialect, dialect_named
 from pipeline.errors import BadReply, ConfigError, Refused, ServerError, TimedOut, Unreachable
+from pipeline.evennia import seed_body, text_in
+from pipeline.headers import request_headers, secrets_in, without
 from pipeline.limits import Limiter, Slot, Turns
 from pipeline.probe import base_url
+from pipeline.rate import RateLimit
 from pipeline.records import Attempt, Completion, Message, Request
-from pipeline.refusal import refused_by
+from pipeline.refusal import overflow_in, refused_by
 from pipeline.reply import StreamReader, UnreadableReply, read_reply
 from pipeline.retry import RetryBudget, final_status, retry_delay
 from pipeline.stopwatch import Read, Stopwatch, Waits
@@ -47,9 +47,9 @@ class LLMClient:
     """Talks to one server. `LLMClient()` takes everything from `LLM_*` in the environment, with Evennia's defaults.
 
     `url` is the server's address, with or without the dialect's path; `timeout` is in seconds, for one reply with all
-    its attempts; `api_key` is sent as a bearer token and appears nowhere else; `concurrency` is how many requests may be in
-    flight; `insecure` takes any TLS certificate, for a server at home with one of its own making; `transport` is any of
-    httpx's, for tests say.
+    its attempts; `api_key` is sent as a bearer token and appears nowhere else; `concurrency` is how many requests of
+    `complete` may be in flight; `insecure` takes any TLS certificate, for a server at home with one of its own making; `rate` has limits by
+    the minute; `transport` is any of httpx's, for tests say.
     """
 
     def __init__(
@@ -64,34 +64,37 @@ class LLMClient:
         stream: bool = False,
         concurrency: int = 64,
         insecure: bool = False,
+        rate: RateLimit | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         on_bad_request: Callable[[int, str], Any] | None = None,
     ) -> None:
-        if dialect not in DIALECTS:
-            raise ConfigError(f"unknown dialect {dialect!r}. It can be {', '.join(DIALECTS)}.")
-        self.dialect: Dialect = DIALECTS[dialect]
+        self.dialect: Dialect = dialect_named(dialect)
+        self._stream = stream and self.dialect.stream_path is not None
+        path = (self.dialect.stream_path if self._stream else None) or self.dialect.path
         self._settings: LLMSettings | None = None
         if url is None:
             self._settings = settings = LLMSettings.from_environment()
             url, api_key = settings.host.rstrip("/"), api_key or settings.api_key
             headers = {**settings.headers, **(headers or {})}
             self._base = url
-            self._endpoint = _setting_as_url(url + self.dialect.path)
+            self._endpoint = _setting_as_url(url + path)
             self._seed_url = _setting_as_url(url + "/" + (settings.path or DEFAULT_PATH).lstrip("/"))
         else:
             url, _ = base_url(url)
             self._base = url
-            self._endpoint = self._seed_url = httpx.URL(url + self.dialect.path)
+            self._endpoint, self._seed_url = httpx.URL(url + path), httpx.URL(url + self.dialect.path)
         self._model, self._timeout, self._on_bad_request = model, timeout, on_bad_request
-        self._stream = stream and self.dialect.streams
         self._headers = request_headers(url, api_key, headers)
         self._secrets = secrets_in(self._headers)
         # In a reply only what cannot be a word: a key like "test" must not change what an NPC says.
         self._keys = tuple(secret for secret in self._secrets if len(secret) >= 8 and not re.search(r"\s", secret))
+        if concurrency < 1:
+            raise ConfigError(f"concurrency has to be 1 or more, not {concurrency}.")
         self._owned = transport is None
         self._transport = transport if transport is not None else default_transport(insecure=insecure)
         self.concurrency = concurrency
         self._limiter, self._turns, self._budget = Limiter(concurrency), Turns(), RetryBudget()
+        self._rate = rate or RateLimit()
         self._counts = True  # whether the server's tokenizer answers, as far as is known
         self.address = str(self._endpoint.copy_with(userinfo=b""))
 
@@ -116,29 +119,39 @@ class LLMClient:
         *,
         slot: Slot | None = None,
         intended: float | None = None,
+        stop: asyncio.Event | None = None,
     ) -> Completion:
-        """The answer to `request`, with its timing; an empty text is an answer. Raises a ServerError.
+        """The answer to `request`, with its timing; an empty text is an answer. Raises a ServerError. Once `stop` is set, what
+        fails is not tried again.
 
         `intended` is when it should have been asked, by `time.perf_counter`, for who follows a schedule. The time limit counts
         from having a slot; while a retry is waited for, the slot is somebody else's.
         """
         queue = 0.0 if intended is None else max(0.0, time.perf_counter() - intended)
         if slot is not None:
-            return await self._complete(request, on_attempt, slot, Waits(queue=queue, before=slot.waited))
+            return await self._complete(request, on_attempt, slot, Waits(queue=queue, before=slot.waited), stop)
         async with self.slot() as slot:
-            return await self._complete(request, on_attempt, slot, Waits(queue=queue))
+            return await self._complete(request, on_attempt, slot, Waits(queue=queue), stop)
 
-    async def _complete(self, request: Request, on_attempt: OnAttempt | None, slot: Slot, waits: Waits) -> Completion:
+    async def _complete(
+        self, request: Request, on_attempt: OnAttempt | None, slot: Slot, waits: Waits, stop: asyncio.Event | None
+    ) -> Completion:
         body = self.dialect.encode(request, model=self._model, stream=self._stream)
         content = json.dumps(body).encode()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         number = 0
+        last: ServerError | None = None
         self._budget.first_attempt()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as limit:
                 while True:
                     number += 1
+                    if wait := self._rate.take(loop.time(), self._tokens(request, content)):
+                        deadline += wait  # which is nobody's slowness
+                        limit.reschedule(deadline)
+                        await asyncio.sleep(wait)
+                        slot.waited += wait
                     taken = time.perf_counter()
                     waits.limiter = slot.waited - waits.before
                     try:
@@ -147,33 +160,36 @@ class LLMClient:
                     except ServerError as exc:
                         asked = exc.retry_after if isinstance(exc, Refused) else None
                         left = max(0.0, deadline - loop.time())
-                        delay = None
-                        if exc.retryable:
+                        last, delay = exc, None
+                        if exc.retryable and not (stop is not None and stop.is_set()):
                             delay = retry_delay(number, retry_after=asked, left=left, dice=random.random())
-                        if delay is None:
+                        covered = self._budget.take(loop.time(), left=left) if delay is not None else None
+                        if delay is None or covered is None:
                             raise
-                        delay = max(delay, self._budget.wait(loop.time()))
-                        if delay >= left:
-                            raise
+                        delay = max(delay, covered)
                     waits.earlier += (failed := time.perf_counter()) - taken
                     slot.give_back()
-                    await asyncio.sleep(delay)
+                    if await _is_set_within(delay, stop):
+                        raise last
                     waits.backoff += time.perf_counter() - failed
                     await slot.take()
         except TimeoutError as exc:
+            why = f"Attempt {number - 1} ended so: {last}" if last else "Is the server busy? Try --timeout."
             raise TimedOut(
-                f"POST {self.address}: no whole reply within {self._timeout:g} s. Is the server busy? Try --timeout.",
-                url=self.address,
+                f"POST {self.address}: no whole reply within {self._timeout:g} s. {why}", url=self.address
             ) from exc
-        return await self._count(reply, attempt, on_attempt)
+        return await self._count(reply, attempt, on_attempt, deadline - loop.time())
 
-    async def _count(self, reply: Completion, attempt: Attempt, on_attempt: OnAttempt | None) -> Completion:
-        """Asks the server's tokenizer, where it has one and the reply does not say how many tokens it has."""
+    async def _count(
+        self, reply: Completion, attempt: Attempt, on_attempt: OnAttempt | None, left: float
+    ) -> Completion:
+        """Asks the server's tokenizer, where it has one and the reply does not say how many tokens it has. `left` is in
+        seconds."""
         tokenizer = self.dialect.tokenizer
         if tokenizer is None or reply.usage.source == "server" or not reply.text or not self._counts:
             return reply
         try:
-            async with asyncio.timeout(_COUNT_PATIENCE):
+            async with asyncio.timeout(min(_COUNT_PATIENCE, left)):
                 status, body = await self._exchange(
                     httpx.URL(self._base + tokenizer.path), json.dumps(tokenizer.encode(reply.text))
                 )
@@ -191,7 +207,7 @@ class LLMClient:
         """The reply to `prompt` (a list is joined by line feeds), or "" if there is none for whatever reason."""
         text = prompt if isinstance(prompt, str) else "\n".join(prompt)
         if self._settings is not None:
-            body = _seed_body(self._settings, text)
+            body = seed_body(self._settings, text)
         else:
             asked = Request(messages=(Message(role="user", content=text),), prompt=text)
             body = self.dialect.encode(asked, model=self._model, stream=False)
@@ -200,7 +216,7 @@ class LLMClient:
             async with asyncio.timeout(self._timeout):
                 status, answer = await self._exchange(self._seed_url, json.dumps(body))
             if status == 200:
-                return _text_in(json.loads(answer))
+                return text_in(json.loads(answer))
         except TimeoutError:
             answer = f"no whole reply within {self._timeout:g} s"
         except httpx.HTTPError as exc:
@@ -257,19 +273,20 @@ class LLMClient:
                 await self._turns.turn()
             response = await self._transport.handle_async_request(self._request(self._endpoint, content))
             watch.clock = response.extensions.get("clock")
+            self._rate.told(response.headers, now=asyncio.get_running_loop().time(), wall=time.time())
             status = response.status_code
             kind = response.headers.get("content-type", "").lower()
-            if self._stream and response.is_success and "text/event-stream" in kind:
-                reader = StreamReader(self.dialect)
+            streams = self._stream and response.is_success
             try:
-                await _read(response, reads, end=self.dialect.end if reader is not None else None)
+                await _read(response, reads, end=self.dialect.end if streams else None)
                 watch.ended()
-                if reader is not None:
+                if streams:
                     await self._turns.turn()
             finally:
                 await response.aclose()
-                if reader is not None:
-                    watch.follow(reads, reader)
+                if streams and _is_stream(kind, reads, self.dialect.media_type):
+                    reader = StreamReader(self.dialect)
+                    await watch.follow(reads, reader)
         except httpx.HTTPError as exc:
             problem = without(f"POST {self.address}: {type(exc).__name__}: {exc}", self._secrets)
             record(error=problem)
@@ -296,8 +313,14 @@ class LLMClient:
             record(
                 error=problem, body="", added=True
             )  # the record of the body stands; this one says that it is no answer
+            if exc.said is not None and (too_long := overflow_in(self.address, status, exc.said)):
+                raise too_long from exc
             raise BadReply(problem, url=self.address) from exc
         return replace(reply, timing=attempt.timing, attempts=number), attempt
+
+    def _tokens(self, request: Request, content: bytes) -> int:
+        """About how many a request takes, prompt and reply: what limits by the minute go by."""
+        return len(content) // 4 + (request.config.max_tokens or 0)
 
     def _request(self, url: httpx.URL, content: bytes) -> httpx.Request:
         # Given a stream, httpx does not look for what it should add to the headers: that takes longer than all else here.
@@ -311,23 +334,6 @@ def default_transport(*, insecure: bool = False) -> httpx.AsyncBaseTransport:
     from pipeline.transport import AiohttpTransport
 
     return AiohttpTransport(verify=not insecure)
-
-
-def request_headers(url: str, api_key: str | None, headers: Mapping[str, str] | None = None) -> httpx.Headers:
-    """What every request to `url` carries. Raises ConfigError without showing a value: it may be a key."""
-    wanted = list((headers or {}).items())
-    if userinfo := httpx.URL(url).userinfo:
-        wanted.append(("Authorization", f"Basic {base64.b64encode(unquote_to_bytes(userinfo)).decode()}"))
-    if api_key:
-        wanted.append(("Authorization", f"Bearer {api_key}"))
-    given = httpx.Headers({"Content-Type": "application/json", "Accept": "*/*"})
-    for name, value in wanted:
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", name, re.ASCII):
-            raise ConfigError("the name of a header has characters that HTTP does not allow (a colon? a space?).")
-        if not value.isascii() or not value.isprintable():
-            raise ConfigError(f"the value of the header {name} has characters that HTTP does not allow (a line feed?).")
-        given[name] = value
-    return given
 
 
 def _may_pass(exc: httpx.HTTPError) -> bool:
@@ -350,7 +356,26 @@ def _body(response: httpx.Response) -> AsyncIterable[bytes]:
     return response.aiter_bytes()
 
 
-async def _read(response: httpx.Response, reads: list[Read], *, end: bytes | None) -> None:
+def _is_stream(kind: str, reads: list[Read], media_type: str) -> bool:
+    """Whether what came is a stream: by its Content-Type, and where that cannot be by what it looks like."""
+    first = b"".join(data for _, data in reads[:8]).lstrip(b"\xef\xbb\xbf \t\r\n")[:20]
+    if media_type == "text/event-stream" and first:
+        return re.match(rb"(?:data|event|id|retry|error)?:", first) is not None
+    return media_type in kind
+
+
+async def _is_set_within(seconds: float, stop: asyncio.Event | None) -> bool:
+    if stop is None:
+        await asyncio.sleep(seconds)
+        return False
+    try:
+        async with asyncio.timeout(seconds):
+            return await stop.wait()
+    except TimeoutError:
+        return False
+
+
+async def _read(response: httpx.Response, reads: list[Read], *, end: re.Pattern[bytes] | None) -> None:
     """The body, with a stamp for each read: the transport's own where it has them."""
     if record := response.extensions.get("record"):
         await record(reads, end=end)
@@ -364,21 +389,3 @@ def _setting_as_url(text: str) -> httpx.URL:
         return httpx.URL(text)
     except httpx.InvalidURL:  # whose message may quote a password
         raise ConfigError("LLM_HOST with LLM_PATH is no address. It looks like http://127.0.0.1:5000.") from None
-
-
-def _seed_body(settings: LLMSettings, text: str) -> dict[str, Any]:
-    if (settings.path or "").endswith("/chat/completions"):
-        return {**settings.request_body, "messages": [{"role": "user", "content": text}]}
-    return {**settings.request_body, settings.prompt_keyname: text}
-
-
-def _text_in(body: Any) -> str:
-    """The reply in any of the shapes that the paths of `get_response` answer with."""
-    if "results" in body:
-        text = body["results"][0]["text"]
-    else:
-        choice = body["choices"][0]
-        text = choice["message"]["content"] if "message" in choice else choice["text"]
-    if not isinstance(text, str):
-        raise TypeError("no text")
-    return well_formed(text)

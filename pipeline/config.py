@@ -1,11 +1,9 @@
-"""Settings: the library's from `LLM_*` in the environment, a command's from its options; and which must never be shown.
+"""Settings: the library's from `LLM_*` in the environment, a command's from its options.
 
 The `LLM_*` names and defaults are those of Evennia's contrib `rpg/llm`, so that settings written for it mean the same
 here. Headers and body are JSON in the environment.
 """
 
-import base64
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -63,29 +61,6 @@ def _json_object(name: str, text: str) -> dict[str, Any]:
     return value
 
 
-def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """The values that must never be shown, in each form in which a server may echo them in its errors."""
-    harmless = {"content-type", "accept", "accept-encoding", "connection", "host", "user-agent"}
-    found: set[str] = set()
-    for name, value in headers.items():
-        scheme, _, rest = value.partition(" ")
-        if name.lower() not in harmless:
-            found |= {value, rest}
-        if scheme.lower() == "basic":
-            with contextlib.suppress(ValueError):
-                userinfo = base64.b64decode(rest).decode("utf-8", "replace")
-                found |= {userinfo, *userinfo.split(":", 1)}
-    found |= {json.dumps(value)[1:-1] for value in found}
-    found |= {value.replace("/", "\\/") for value in found}
-    return tuple(sorted((value for value in found if len(value) >= 4), key=len, reverse=True))
-
-
-def without(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "[key]")
-    return text
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """One run, as asked for. Paths are as the user gave them."""
@@ -102,13 +77,24 @@ class RunConfig:
     samples: int = 1
     per_persona: int | None = None  # None: every scenario that fits
     limit: int | None = None
+    format: str = "transcript"  # how messages become one text, for a dialect that wants text
+    system: str = "keep"  # or "merge" into the player's message
     max_tokens: int = 80
     temperature: float | None = 0.7
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
     seed: int = 0
     concurrency: int | None = None  # None: what suits the server
     timeout: float = 120.0  # seconds for one reply, all its attempts together
     stream: bool = False
     insecure: bool = False  # any TLS certificate will do
+    price: tuple[float, float] | None = None  # for a million tokens of prompts, and of replies
+    max_cost: float | None = None  # of one invocation
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    key_variable: str = "LLM_API_KEY"  # the environment variable that holds the server's key
     strict: bool = False
     split_by: str = "both"
 
@@ -116,7 +102,10 @@ class RunConfig:
 
     # What may change between a run and its resumption without making it another run. Latency holds for one concurrency,
     # so that an evaluation has its concurrency for good.
-    FREE = ("concurrency", "timeout", "insecure", "limit")
+    FREE = (
+        *("concurrency", "timeout", "insecure", "limit", "price", "max_cost"),
+        *("requests_per_minute", "tokens_per_minute", "key_variable"),
+    )
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes this run this run: two commands that differ in nothing else share a folder."""

@@ -3,6 +3,7 @@
 For now a conversation is one turn: the player's first line, the NPC's answer.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from dataclasses import dataclass, replace
 from pipeline.dialects import Dialect
 from pipeline.journal import Journal
 from pipeline.plan import Plan
-from pipeline.records import Completion, GenerateConfig, Item, Request, Timing, Turn, digest
+from pipeline.records import Completion, GenerateConfig, Item, Message, Request, Timing, Turn, digest
 from pipeline.reply import UnreadableReply, read_reply
 from pipeline.templates import Prompt, TemplateFailed, TextFormat
+from pipeline.thinking import without_thinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,17 @@ class Script:
     config: GenerateConfig
     run_seed: int
     identity: str
+    merge_system: bool = False  # for models whose template has no system role
 
     def request(self, item: Item) -> Request:
         """Raises TemplateFailed: that costs the row."""
         messages = self.prompt.render(item, item.lines[0])
+        if self.merge_system:
+            messages = merged(messages)
         config = replace(self.config, seed=item.seed(self.run_seed, 0, "npc"))
         if self.text_format is None:
             return Request(messages=messages, config=config)
-        # A model that completes text would go on with the player's next line.
-        stop = (f"\n{item.player}:", f"\n{item.npc.name}:")
-        text = self.text_format.render(messages, item.npc, item.player)
+        text, stop = self.text_format.render(messages, item.npc, item.player)
         return Request(messages=messages, prompt=text, config=replace(config, stop=config.stop + stop))
 
     def ask(self, item: Item, place: int) -> Ask:
@@ -115,7 +118,7 @@ class Walk:
             )
 
         if fresh := self._fresh.pop(ask.place, None):
-            return turn(self._as_said(fresh, item, fresh.timing, self._journal.attempts(ask.key)))
+            return turn(self._as_said(fresh, planned, fresh.timing, self._journal.attempts(ask.key)))
         recorded = self._journal.find(ask.key)
         if recorded is None:
             return turn(None, is_open=True)
@@ -129,14 +132,32 @@ class Walk:
         if attempt.tokens is not None:
             usage = replace(reply.usage, completion_tokens=attempt.tokens, source="tokenizer")
             reply = replace(reply, usage=usage)
-        return turn(self._as_said(reply, item, attempt.timing, recorded.attempts))
+        return turn(self._as_said(reply, planned, attempt.timing, recorded.attempts))
 
-    def _as_said(self, reply: Completion, item: Item, timing: Timing | None, attempts: int) -> Completion:
-        return replace(reply, text=clean(reply.text, item.npc.name), timing=timing, attempts=attempts)
+    def _as_said(self, reply: Completion, planned: _Planned, timing: Timing | None, attempts: int) -> Completion:
+        stop = planned.ask.request.config.stop if planned.ask else ()
+        said = clean(reply.text, planned.item.npc.name, stop)
+        raw = reply.text if said != reply.text.strip() else None
+        return replace(reply, text=said, raw=raw, timing=timing, attempts=attempts)
 
 
-def clean(text: str, name: str) -> str:
-    """The reply without the speaker's own name in front, which models like to repeat. The journal keeps it as it came."""
+def merged(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """What the system messages say, at the head of the first message of the player."""
+    system = [message.content for message in messages if message.role == "system"]
+    rest = [message for message in messages if message.role != "system"]
+    if not system:
+        return messages
+    if not rest or rest[0].role != "user":
+        return (Message(role="user", content="\n\n".join(system)), *rest)
+    return (replace(rest[0], content="\n\n".join([*system, rest[0].content])), *rest[1:])
+
+
+def clean(text: str, name: str, stop: tuple[str, ...] = ()) -> str:
+    """The reply as the NPC says it: without thinking, up to the first of the strings that should have stopped it (some servers
+    go on), and without the speaker's own name in front, which models like to repeat, bare or in bold."""
+    text = without_thinking(text).lstrip()
+    for one in stop:
+        text = text.partition(one)[0]
     text = text.strip()
-    rest = text.removeprefix(name).lstrip()
-    return rest[1:].lstrip() if text.startswith(name) and rest.startswith(":") else text
+    label = re.match(rf"(\*\*|__|\[)?{re.escape(name)}\s*(?:(?:\*\*|__|\])\s*:|:\s*(?:\*\*|__)?)", text)
+    return text[label.end() :].lstrip() if label else text

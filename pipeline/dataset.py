@@ -11,7 +11,6 @@ Nothing in these tables depends on when or how fast a reply came: the same answe
 import contextlib
 import os
 import shutil
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,12 +54,12 @@ class Made:
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys([*FILTERS, DUPLICATE], 0))
     examples: dict[str, str] = field(default_factory=dict)
-    errors: Counter[str] = field(default_factory=Counter)
     splits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     words: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     load: Load = field(default_factory=Load)
     client_bound: bool = False
+    price: tuple[float, float] | None = None
 
     def summary(self) -> dict[str, Any]:
         """As it is printed and stored: times in seconds."""
@@ -73,7 +72,7 @@ class Made:
             "kept": self.kept,
             "dropped": {name: count for name, count in self.dropped.items() if count},
             "examples": self.examples,
-            "errors": dict(self.errors.most_common(5)),
+            "errors": self.load.errors(),
             "splits": {name: count for name, count in self.splits.items() if count},
             "notes": self.notes,
             "latency": {
@@ -83,7 +82,7 @@ class Made:
             if self.load.e2e
             else None,
             "client_bound": self.client_bound,
-            "tokens": self.load.tokens(),
+            "tokens": self.load.tokens(self.price),
         }
 
 
@@ -113,7 +112,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
                     made.missing += 1
                 else:
                     made.failed += 1
-                    made.errors[_one_line(turn.error)[:200]] += 1
+                    made.load.fail(_one_line(turn.error)[:300])
                 continue
             made.answered += 1
             drop = curator.verdict(turn, scores)
@@ -128,7 +127,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
             name = split.split(turn.item.npc.id, turn.item.scenario_id)
             made.splits[name] += 1
             tables[name].add(row)
-    made.client_bound = made.load.client_bound()
+    made.client_bound, made.price = made.load.client_bound(), produced.config.price
     if made.kept and (empty := [name for name, count in made.splits.items() if not count]):
         made.notes.append(f"no rows for {' and '.join(empty)}: left out")
     write_card(aside, produced, made.summary(), made.words)

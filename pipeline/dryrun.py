@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.dialects import DIALECTS
+from pipeline.dialects import dialect_named
 from pipeline.embedded import slots
 from pipeline.models import DEMO_NAME, DEMO_STOP
 from pipeline.probe import base_url
 from pipeline.produce import Watcher, make_script, prepare
 from pipeline.progress import duration, printable
+from pipeline.records import Usage
 from pipeline.runfolder import Inputs
 from pipeline.target import DEFAULT_CONCURRENCY, Target
 
@@ -28,7 +29,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     """The summary, and the same as text. No server is asked: with `--dialect auto` the requests are shown as OpenAI's."""
     embedded = config.server == "embedded"
     name = "openai" if embedded else (base_url(config.server)[1] or config.dialect)
-    dialect = DIALECTS["openai" if name == "auto" else name]
+    dialect = dialect_named("openai" if name == "auto" else name)
     concurrency = config.concurrency or (slots() if embedded else DEFAULT_CONCURRENCY)
     demo = embedded and config.model_path is None
     model = DEMO_NAME if demo else config.model
@@ -50,6 +51,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     prompt_tokens = round(requests * characters / max(len(asks), 1) / _CHARACTERS_A_TOKEN)
     completion_tokens = requests * config.max_tokens
     reading, writing = _EMBEDDED if embedded else _SERVER
+    most = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
     seconds = (prompt_tokens / reading + completion_tokens / writing) / concurrency
     shown = [dialect.encode(ask.request, model=model, stream=config.stream) for ask in asks[:_SHOWN]]
     summary = {
@@ -60,6 +62,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
         "prompt_tokens_about": prompt_tokens,
         "completion_tokens_at_most": completion_tokens,
         "seconds_at_most_about": round(seconds),
+        **({"cost_at_most_about": most.cost(config.price)} if config.price else {}),
         "first_requests": shown,
     }
     lines = [
@@ -69,6 +72,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
         f"at most {completion_tokens} completion tokens",
         f"at most about {duration(seconds)}, if one reply is written at {writing:g} tokens/s and read at {reading:g}, "
         f"{concurrency} at a time",
+        *([f"at most about {summary['cost_at_most_about']:.4g} at that price"] if config.price else []),
         "",
         *(["If the server speaks OpenAI's dialect:"] if name == "auto" else []),
         *(f"POST {dialect.path}\n{json.dumps(body, indent=2, ensure_ascii=False)}" for body in shown),

@@ -37,6 +37,8 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
         if turn.completion is None:
             still_open += turn.open
             failed += turn.error is not None
+            if turn.error is not None:
+                load.fail(" ".join(turn.error.split())[:300])
             missing += turn.error is None
             continue
         answered += 1
@@ -62,6 +64,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
         "failed": failed,
         "missing": missing,
         "open": still_open,
+        "errors": load.errors(),
         "personas": len(set(persona_of.values())),
         "items": len(persona_of),
         "scores": means,
@@ -85,5 +88,5 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             )
             if seconds
         },
-        "tokens": load.tokens(),
+        "tokens": load.tokens(produced.config.price),
     }

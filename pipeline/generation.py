@@ -97,7 +97,9 @@ async def run(
     async def settle(ask: Ask, slot: Slot) -> None:
         nonlocal last_success, failures_since
         try:
-            reply = await client.complete(ask.request, partial(journal.append, ask.key, ask.about), slot=slot)
+            reply = await client.complete(
+                ask.request, partial(journal.append, ask.key, ask.about), slot=slot, stop=stop
+            )
         except ServerError as exc:
             flying.remove(ask.place)
             tally.failed += 1

@@ -1,6 +1,6 @@
 """The append-only log of a run: every attempt, as it happened. With it a run loses nothing, whenever it dies.
 
-    {"journal":"npc-pipeline","version":1}
+    {"journal":"npc-pipeline","version":2}
     {"seq":0,"key":"<32 hex>","attempt":1,"final":true,"crc":123,"payload":{...}}
 
 One record a line, written whole with one call to an append-only file: after `append` a killed process has lost nothing.
@@ -178,6 +178,9 @@ class Journal:
                     break
                 if position == 0:
                     self._check_header(line)
+                    if line != _HEADER % VERSION and len(line) == len(_HEADER % VERSION):
+                        with self.path.open("r+b") as head:  # what is added will be of this version
+                            head.write(_HEADER % VERSION)
                 elif (
                     (match := _RECORD.match(line)) is None
                     or line[-2:] != b"}\n"

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from pipeline import generation
 from pipeline.config import RunConfig
 from pipeline.conversation import Script, Walk
-from pipeline.dialects import DIALECTS
+from pipeline.dialects import dialect_named
 from pipeline.errors import ConfigError, RunStopped
 from pipeline.journal import Journal
 from pipeline.personas.load import Checked, load_personas, load_scenarios
@@ -33,8 +33,6 @@ from pipeline.templates import TemplateFailed, Templates
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]  # one reply a step
-
-TEXT_FORMAT = "transcript"  # for dialects that complete text
 
 
 class Watcher(Protocol):
@@ -92,7 +90,7 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
     scenarios, checked_scenarios = load_scenarios(config.scenarios, inputs.scenarios, strict=config.strict)
     checked_personas = load_personas(config.personas, inputs.personas, strict=config.strict)
     texts = templates.copy(prompt.name, inputs.prompts)
-    templates.copy(f"formats/{TEXT_FORMAT}", inputs.prompts)
+    texts += templates.copy(f"formats/{config.format}", inputs.prompts)
     for source, checked in ((config.personas, checked_personas), (config.scenarios, checked_scenarios)):
         report(source, checked, watch)
     plan = Plan(
@@ -203,19 +201,31 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
             next(steps)
             made += 1
 
-    async with connected(produced.config, produced.target) as client:
+    config, spent = produced.config, 0.0
+    async with connected(config, produced.target) as client:
         with _interruptible(watch) as stop:
+
+            def on_reply(completion: Completion | None) -> None:
+                nonlocal spent
+                watch.reply(completion)
+                if completion is None or config.price is None or config.max_cost is None:
+                    return
+                spent += completion.usage.cost(config.price)
+                if spent >= config.max_cost and not stop.is_set():
+                    produced.stopped = f"--max-cost {config.max_cost:g} is reached"
+                    stop.set()
+
             try:
                 await generation.run(
                     produced.walk,
                     client,
                     produced.journal,
                     stop=stop,
-                    on_reply=watch.reply,
+                    on_reply=on_reply,
                     on_settled=on_settled,
                 )
             finally:
-                produced.interrupted = stop.is_set()
+                produced.interrupted = stop.is_set() and not produced.stopped
 
 
 def exhaust(steps: Steps[T]) -> T:
@@ -238,7 +248,7 @@ def reopen(folder: RunFolder) -> Produced:
         found = Target(
             shown=target["server"],
             url="",
-            dialect=DIALECTS[target["dialect"]],
+            dialect=dialect_named(target["dialect"]),
             model=target["model"],
             identity=target["identity"],
             concurrency=target["concurrency"],
@@ -274,10 +284,19 @@ def reopen(folder: RunFolder) -> Produced:
 def make_script(config: RunConfig, target: Target, templates: Templates) -> Script:
     return Script(
         prompt=templates.prompt(config.template),
-        text_format=templates.text_format(TEXT_FORMAT) if target.dialect.wants == "text" else None,
-        config=GenerateConfig(max_tokens=config.max_tokens, temperature=config.temperature, stop=target.stop),
+        text_format=templates.text_format(config.format) if target.dialect.wants == "text" else None,
+        config=GenerateConfig(
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            stop=target.stop,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            min_p=config.min_p,
+            repeat_penalty=config.repeat_penalty,
+        ),
         run_seed=config.seed,
         identity=target.identity,
+        merge_system=config.system == "merge",
     )
 
 
@@ -302,8 +321,10 @@ def manifest(prepared: Prepared, target: Target) -> dict[str, Any]:
         "asked": {**config.fingerprint(), **{name: getattr(config, name) for name in config.FREE}},
         "target": {
             "server": target.shown,
+            "product": target.product,
             "dialect": target.dialect.name,
             "model": target.model,
+            "context": target.context,
             "identity": target.identity,
             "concurrency": target.concurrency,
             "stop": target.stop,
@@ -331,10 +352,11 @@ def _interruptible(watch: Watcher) -> Iterator[asyncio.Event]:
     """An event that Ctrl-C or SIGTERM sets; the second time ends the process, at once: the journal is whole at any moment."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    before: dict[signal.Signals, Any] = {}
+    handled: list[signal.Signals] = []
 
     def on_signal() -> None:
         if stop.is_set():
+            watch.end()
             os._exit(130)
         stop.set()
         watch.say("Stopping; waiting a moment for the replies in flight. Once more stops at once.")
@@ -342,11 +364,12 @@ def _interruptible(watch: Watcher) -> Iterator[asyncio.Event]:
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not in every thread, and not on Windows: there Ctrl-C stays a KeyboardInterrupt.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            before[number] = signal.getsignal(number)
             loop.add_signal_handler(number, on_signal)
+            handled.append(number)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            if loop.remove_signal_handler(number):
-                signal.signal(number, handler)
+        for number in handled:
+            loop.remove_signal_handler(number)
+            # Not asyncio's own, which only asks the task to end: what comes now waits for nothing.
+            signal.signal(number, signal.default_int_handler)

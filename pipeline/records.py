@@ -23,6 +23,7 @@ Role = Literal["system", "user", "assistant"]
 Speaker = Literal["npc", "player", "judge"]
 TokenSource = Literal["server", "tokenizer", "estimate"]
 
+_FIRST_SAMPLING = ("max_tokens", "temperature", "stop", "seed")
 _canonical = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -41,12 +42,25 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateConfig:
-    """Sampling. A field left None is not sent: the server's own default holds. `max_tokens` in tokens."""
+    """Sampling. A field left None is not sent: the server's own default holds. `max_tokens` in tokens; `json_schema` is what
+    the reply has to follow, where the server can see to it."""
 
     max_tokens: int | None = 80
     temperature: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    json_schema: Mapping[str, Any] | None = None
+
+    def given(self) -> dict[str, Any]:
+        """What is to be sent, by name."""
+        found = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in found.items() if value is not None and value != ()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +80,13 @@ class Request:
             [(m.role, m.content) for m in self.messages],
             self.prompt,
             [config.max_tokens, config.temperature, config.stop, config.seed],
+            *([name, value] for name, value in config.given().items() if name not in _FIRST_SAMPLING),
         )
+
+    @property
+    def text(self) -> str:
+        """The prompt, or without one the messages as lines."""
+        return self.prompt if self.prompt is not None else "\n".join(message.content for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +97,10 @@ class Usage:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     source: TokenSource = "server"
+
+    def cost(self, price: tuple[float, float]) -> float:
+        """`price` is that of a million tokens: of the prompt, and of the reply."""
+        return ((self.prompt_tokens or 0) * price[0] + (self.completion_tokens or 0) * price[1]) / 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,11 +152,13 @@ class Timing:
 class Completion:
     """What a server answered. `timing` is of the attempt that brought it.
 
+    `raw` is the text as it came, where something was taken out of it: thinking, the speaker's name.
     `server` has the server's own figures, under its own names and in its own units (llama.cpp's `timings`, vLLM's
     `metrics`, Ollama's `..._duration`).
     """
 
     text: str
+    raw: str | None = None
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
     server: Mapping[str, float] = field(default_factory=dict)

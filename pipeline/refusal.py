@@ -10,6 +10,26 @@ from pipeline.errors import Busy, Denied, Refused, TooLong
 from pipeline.retry import retry_after, retryable_status
 
 
+def overflow_in(address: str, status: int, said: str) -> TooLong | None:
+    """The error for a context overflow that came with a 200."""
+    try:
+        too_long, over = context_overflow(json.loads(said))
+    except (ValueError, RecursionError):
+        return None
+    if not too_long:
+        return None
+    found = TooLong(
+        f"POST {address}: {_shorten(over)} {said[:200]!r}", url=address, status=status, body=said, retryable=False
+    )
+    found.over = over
+    return found
+
+
+def _shorten(over: int | None) -> str:
+    by = f"by {over} tokens " if over else ""
+    return f"The prompt is too long {by}for the model's context: shorten it."
+
+
 def refused_by(address: str, status: int, body: str, headers: httpx.Headers) -> Refused:
     hints = {
         401: " Set LLM_API_KEY to the server's key.",
@@ -31,8 +51,7 @@ def refused_by(address: str, status: int, body: str, headers: httpx.Headers) -> 
     elif wait is not None:
         hint += f" It asks to wait for {wait:.0f} s."
     if too_long:
-        by = f"by {over} tokens " if over else ""
-        hint += f" The prompt is too long {by}for the model's context: shorten it."
+        hint += f" {_shorten(over)}"
     kind = {401: Denied, 403: Denied, 429: Busy, 503: Busy, 529: Busy}.get(status, TooLong if too_long else Refused)
     refused = kind(
         f"POST {address}: {status} {body[:200]!r}.{hint}",

@@ -9,13 +9,18 @@ from dataclasses import replace
 from enum import IntEnum
 
 from pipeline.dialects import Dialect
-from pipeline.dialects.base import error_text, well_formed
+from pipeline.dialects.base import error_in, error_text, well_formed
 from pipeline.records import Completion, Usage
-from pipeline.sse import Event, EventDecoder
+from pipeline.sse import Event, EventDecoder, LineDecoder
+from pipeline.thinking import Thinking
 
 
 class UnreadableReply(ValueError):
-    """Not an answer in this dialect. The message says what is wrong with it."""
+    """Not an answer in this dialect. The message says what is wrong with it; `said` is the server's own error, if it is one."""
+
+    def __init__(self, message: str, said: str | None = None) -> None:
+        super().__init__(message)
+        self.said = said
 
 
 def read_reply(dialect: Dialect, body: str, *, streamed: bool) -> Completion:
@@ -30,6 +35,8 @@ def read_reply(dialect: Dialect, body: str, *, streamed: bool) -> Completion:
         parsed = json.loads(body)
     except (ValueError, RecursionError) as exc:
         raise UnreadableReply("not JSON") from exc
+    if said := error_in(parsed):
+        raise UnreadableReply(f"the server says: {said}", json.dumps(parsed))
     try:
         completion = dialect.decode(parsed)
     except (ValueError, LookupError, TypeError, AttributeError) as exc:
@@ -64,32 +71,35 @@ class StreamReader:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
+        self._lines = LineDecoder() if dialect.media_type == "application/x-ndjson" else None
         self._events = EventDecoder()
+        self._thinking = Thinking()
         self._parts: list[str] = []
         self._finish: str | None = None
         self._usage = Usage()
         self._server: dict[str, float] = {}
-        self._ended = False
+        self._ended = self._done = False
+        self._said: str | None = None  # an error in the server's own words
         self._problem: str | None = None
 
     def feed(self, data: bytes) -> Brought:
         if self._problem is not None:
             return Brought.NOTHING
         try:
-            return self._take(self._events.feed(data))
+            return self._take(self._events_in(data))
         except ValueError as exc:
             self._problem = str(exc)
             return Brought.NOTHING
 
     def close(self) -> Completion:
         try:
-            self._take(self._events.close())
+            self._take(self._events_in(None))
         except ValueError as exc:
             self._problem = self._problem or str(exc)
         if self._problem is None and not self._ended:
             self._problem = "the stream ended before the reply did"
         if self._problem is not None:
-            raise UnreadableReply(self._problem)
+            raise UnreadableReply(self._problem, self._said)
         return _counted(
             Completion(
                 text=well_formed("".join(self._parts)),
@@ -99,10 +109,21 @@ class StreamReader:
             )
         )
 
+    def _events_in(self, data: bytes | None) -> list[Event]:
+        if self._lines is not None:
+            lines = self._lines.feed(data) if data is not None else self._lines.close()
+            return [Event(data=line) for line in lines]
+        return self._events.feed(data) if data is not None else self._events.close()
+
     def _take(self, events: list[Event]) -> Brought:
         brought = Brought.EVENT if events else Brought.NOTHING
         for event in events:
-            if self._problem is not None:
+            if self._problem is not None or self._done:
+                break
+            if event.event == "ping" or event.data.strip() in _PINGS:
+                continue
+            if event.event == "error":
+                self._fail(_message_in(event.data), event.data)
                 break
             try:
                 delta = self._dialect.decode_event(event.data)
@@ -110,15 +131,32 @@ class StreamReader:
                 self._problem = f"an event that is not {self._dialect.name}'s format"
                 break
             if delta.error is not None:
-                self._problem = f"the server broke off: {delta.error}"
+                self._fail(delta.error, event.data)
                 break
             if delta.text:
                 self._parts.append(delta.text)
-                brought = Brought.VISIBLE
+                brought = max(brought, Brought.CONTENT if self._thinking.feed(delta.text) else Brought.VISIBLE)
             elif delta.reasoning:
                 brought = max(brought, Brought.CONTENT)
             self._server |= delta.server or {}
             self._finish = delta.finish_reason or self._finish
             self._usage = delta.usage or self._usage
-            self._ended = self._ended or delta.done or self._finish is not None
+            self._done = delta.done
+            # A mark of the end with no reason for it and no text before it is no reply, not even an empty one: llama-cpp-python
+            # ends a stream so when another request comes in.
+            whole = self._finish is not None or (delta.done and (bool(self._parts) or delta.usage is not None))
+            self._ended = self._ended or whole
         return brought
+
+    def _fail(self, message: str, said: str) -> None:
+        self._problem, self._said = f"the server broke off: {message}", said
+
+
+_PINGS = ("", "null", "ping")
+
+
+def _message_in(data: str) -> str:
+    try:
+        return error_text(json.loads(data)) or data[:500]
+    except (ValueError, RecursionError):
+        return data[:500] or "an error without a word"

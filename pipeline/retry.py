@@ -25,15 +25,14 @@ def final_status(status: int) -> bool:
 def retry_delay(attempt: int, *, retry_after: float | None, left: float, dice: float) -> float | None:
     """Seconds to wait after failed attempt number `attempt` (from 1), or None: give up.
 
-    A server that names a delay is obeyed, up to LONGEST_WAIT and to the `left` seconds that there are. Else full jitter:
-    uniform below 0.5 s, doubling to 8 s (`dice` in [0, 1)), so that many failed requests do not come back in step; and below
-    half of what is left, so that the dice alone never cost a row.
+    A server that names a delay is obeyed, up to LONGEST_WAIT and to the `left` seconds that there are. On top of it, or
+    without one, full jitter: uniform below 0.5 s, doubling to 8 s (`dice` in [0, 1)), so that many failed requests do not come
+    back in step, and an attempt is never spent at once; and below half of what is left, so that the dice never cost a row.
     """
-    if attempt >= MAX_ATTEMPTS:
+    asked = retry_after or 0.0
+    if attempt >= MAX_ATTEMPTS or not asked <= min(LONGEST_WAIT, left):
         return None
-    if retry_after is not None:
-        return retry_after if retry_after <= min(LONGEST_WAIT, left) else None
-    return float(dice * min(0.5 * 2 ** (attempt - 1), 8.0, left / 2))
+    return float(asked + dice * min(0.5 * 2 ** (attempt - 1), 8.0, (left - asked) / 2))
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
@@ -74,9 +73,14 @@ class RetryBudget:
     def first_attempt(self) -> None:
         self._balance = min(self._balance + self.SHARE, self._MOST)
 
-    def wait(self, now: float) -> float:
-        """Take one retry from the budget: the seconds until it is covered."""
+    def take(self, now: float, *, left: float) -> float | None:
+        """Take one retry from the budget: the seconds until it is covered. None, and nothing taken, if that is longer than the
+        `left` seconds that there are."""
         elapsed = now - self._seen if self._seen is not None else 0.0
         self._seen = now
-        self._balance = min(self._balance + elapsed * self.PER_SECOND, self._MOST) - 1
-        return max(0.0, -self._balance / self.PER_SECOND)
+        self._balance = min(self._balance + elapsed * self.PER_SECOND, self._MOST)
+        wait = max(0.0, (1 - self._balance) / self.PER_SECOND)
+        if wait >= left:
+            return None
+        self._balance -= 1
+        return wait

@@ -4,6 +4,7 @@ Whoever needs the replies iterates over them here, once: the tables are written 
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.latency import client_bound, tpot
 from pipeline.produce import Produced
-from pipeline.records import Score, Turn
+from pipeline.records import Score, Turn, Usage
 from pipeline.scorers import SCORERS, score
 from pipeline.tables import TableWriter
 
@@ -33,6 +34,7 @@ REPLIES = pa.schema(
         ("sample", pa.int32()),
         ("line", pa.string()),
         ("reply", pa.string()),  # null: no answer, `error` says why
+        ("raw", pa.string()),  # as it came, where thinking or the speaker's name was taken out
         ("error", pa.string()),
         ("outcome", pa.string()),  # reply, empty, error, open (asking again may help) or missing (not asked yet)
         ("finish_reason", pa.string()),
@@ -73,6 +75,8 @@ class Load:
     lag: list[float] = field(default_factory=list)
     ttfv: list[float] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)  # replies by who counted their tokens
+    _failures: Counter[str] = field(default_factory=Counter)
+    _kinds: dict[str, str] = field(default_factory=dict)
 
     def add(self, turn: Turn) -> None:
         completion = turn.completion
@@ -96,10 +100,13 @@ class Load:
             self.completion_tokens += usage.completion_tokens
             self.prompt_tokens += usage.prompt_tokens or 0
 
-    def tokens(self) -> dict[str, Any]:
-        """For a summary: how many tokens by whose count, and how fast they came in all."""
+    def tokens(self, price: tuple[float, float] | None) -> dict[str, Any]:
+        """For a summary: how many tokens by whose count, how fast they came in all, and what they cost (replies that came;
+        nobody knows what a failed attempt was charged with)."""
         busy = self.busy()
+        used = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
         return {
+            **({"cost": used.cost(price)} if price is not None else {}),
             "counted_by": dict(self.counted),
             "prompt": self.prompt_tokens,
             "completion": self.completion_tokens,
@@ -109,6 +116,16 @@ class Load:
     def hidden(self) -> list[float]:
         """Times to the first visible content, where any reply began with what a player does not see."""
         return self.ttfv if self.ttfv != self.ttft else []
+
+    def fail(self, error: str) -> None:
+        """Count a failure: those that differ in nothing but numbers are one."""
+        kind = re.sub(r"\d+", "#", error)
+        self._kinds.setdefault(kind, error)
+        self._failures[kind] += 1
+
+    def errors(self) -> dict[str, int]:
+        """The most frequent kinds of failures, each by its first."""
+        return {self._kinds[kind]: count for kind, count in self._failures.most_common(5)}
 
     def client_bound(self) -> bool:
         """Whether these figures tell more about this machine than about the server."""
@@ -168,6 +185,7 @@ def _reply_row(turn: Turn) -> dict[str, object]:
         "sample": item.sample,
         "line": turn.line,
         "reply": completion.text if completion else None,
+        "raw": completion.raw if completion else None,
         "error": None if completion else (turn.error or "not asked yet"),
         "outcome": _outcome(turn),
         "finish_reason": completion.finish_reason if completion else None,

@@ -83,6 +83,8 @@ class EventDecoder:
             self._data.append(value.decode("utf-8", "replace"))
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
+        elif field == b"error":  # no field of the specification's; llama.cpp wrote its errors so for a while
+            self._name, self._data = "error", [value.decode("utf-8", "replace")]
         return None
 
     def _dispatch(self) -> Event | None:

@@ -4,6 +4,7 @@ Where the transport stamps its reads (`extensions["clock"]`), those stamps count
 is the moment at which we get to see them, which is later when the event loop is busy.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,10 +54,13 @@ class Stopwatch:
         self._stall: float | None = None
         self._reads = 0
 
-    def follow(self, reads: Sequence[Read], reader: StreamReader) -> None:
-        """Feed a stream's reads to its reader, and note the moments of those that matter."""
-        for moment, data in reads:
+    async def follow(self, reads: Sequence[Read], reader: StreamReader) -> None:
+        """Feed a stream's reads to its reader, and note the moments of those that matter. Of a long one other streams hear
+        nothing, so it is done in pieces."""
+        for number, (moment, data) in enumerate(reads, 1):
             self._note(moment - self._sent, reader.feed(data))
+            if number % 256 == 0:
+                await asyncio.sleep(0)
 
     def _note(self, at: float, brought: Brought) -> None:
         if brought is Brought.NOTHING:

@@ -48,6 +48,7 @@ def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
         f"{summary['answered']} of {summary['asked']} replies, {summary['personas']} personas, {summary['items']} items"
         + (f", {summary['failed']} failed" if summary["failed"] else "")
         + (f", {summary['missing']} not asked yet" if summary["missing"] else ""),
+        *(f"  failed  {count:5d}  {error}" for error, count in summary["errors"].items()),
         "",
         f"{'score (1 is good)':20} {'mean':>6}  {'95 % interval':>15}  not applicable",
     ]
@@ -86,4 +87,7 @@ def _rate(tokens: dict[str, Any]) -> str:
     if not rate:
         return ""
     guessed = tokens["counted_by"].get("estimate")
-    return f"about {rate:.0f} tokens/s (the server does not count them)" if guessed else f"{rate:.0f} tokens/s"
+    cost = f", cost {tokens['cost']:.4g}" if "cost" in tokens else ""
+    return (
+        f"about {rate:.0f} tokens/s (the server does not count them){cost}" if guessed else f"{rate:.0f} tokens/s{cost}"
+    )

@@ -10,13 +10,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.client import LLMClient, default_transport, request_headers
+from pipeline.client import LLMClient, default_transport
 from pipeline.config import RunConfig
-from pipeline.dialects import DIALECTS, Dialect
+from pipeline.dialects import DIALECTS, Dialect, dialect_named
 from pipeline.embedded import EmbeddedServer, slots
 from pipeline.errors import ConfigError
+from pipeline.headers import request_headers
 from pipeline.models import Model, demo_model, local_model
-from pipeline.probe import probe
+from pipeline.probe import Server, probe
+from pipeline.rate import RateLimit
 
 DEFAULT_CONCURRENCY = 6  # for a server we know nothing about: KoboldCpp runs one and queues six, then refuses
 
@@ -33,6 +35,9 @@ class Target:
     model: str | None
     identity: str
     concurrency: int
+    product: str = ""  # what the server calls itself
+    slots: int | None = None  # requests that it works on at a time, where it tells
+    context: int | None = None  # tokens, where it tells
     stop: tuple[str, ...] = ()
     demo: bool = False  # replies of the demonstration model are not worth training on
     licence: str = ""
@@ -59,7 +64,7 @@ async def find_target(config: RunConfig, say: Say) -> Target:
         )
     if config.model_path:
         raise ConfigError("--model-path is for the embedded server; a server of your own has its model already.")
-    api_key = os.environ.get("LLM_API_KEY")
+    api_key = os.environ.get(config.key_variable)
     headers = dict(config.headers) if config.headers else None
     transport = default_transport(insecure=config.insecure)
     try:
@@ -79,17 +84,30 @@ async def find_target(config: RunConfig, say: Say) -> Target:
         )
     if model_name is None and found.models:
         model_name = found.models[0]
-    say(f"{config.shown_server()}: {found.dialect}, " + (f"model {model_name}" if model_name else "model unnamed"))
+    said = [found.product, found.dialect, f"model {model_name}" if model_name else "model unnamed"]
+    said += [f"{found.context} tokens of context"] if found.context else []
+    say(f"{config.shown_server()}: " + ", ".join(filter(None, said)))
     return Target(
         shown=config.shown_server(),
         url=found.url,
-        dialect=DIALECTS[found.dialect],
+        dialect=dialect_named(found.dialect),
         model=model_name,
         identity=model_name or config.shown_server(),
-        concurrency=config.concurrency or DEFAULT_CONCURRENCY,
+        product=found.product,
+        slots=found.slots,
+        context=found.context,
+        concurrency=_concurrency(config, found, say),
         headers=headers,
         api_key=api_key,
     )
+
+
+def _concurrency(config: RunConfig, found: Server, say: Say) -> int:
+    wanted = config.concurrency or found.slots or DEFAULT_CONCURRENCY
+    if found.most is not None and wanted > found.most:
+        say(f"{found.product} takes {found.most} requests at a time, not {wanted}")
+        return found.most
+    return wanted
 
 
 @asynccontextmanager
@@ -110,5 +128,6 @@ async def connected(config: RunConfig, target: Target) -> AsyncIterator[LLMClien
                 stream=config.stream,
                 concurrency=target.concurrency,
                 insecure=config.insecure,
+                rate=RateLimit(config.requests_per_minute, config.tokens_per_minute),
             )
         )

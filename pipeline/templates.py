@@ -15,7 +15,8 @@ Equal values give equal prompts, or a run could not be resumed: what draws at ra
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -260,14 +261,41 @@ class Prompt:
 
 
 class TextFormat:
-    """Messages to one string."""
+    """Messages to one string.
+
+    A format may set `stop`, a list of strings that end a reply, and `markers`: what marks the messages for the model, and is
+    taken out of their contents, so that nobody's persona can begin a message of its own.
+    """
 
     def __init__(self, template: jinja2.Template) -> None:
         self._template = template
+        self._markers: tuple[str, ...] = ()
+        with suppress(TemplateFailed):  # on nothing, it may well fail
+            self._markers = self._rendered({"messages": (), "npc": SimpleNamespace(name=""), "player": ""}, "markers")[
+                1
+            ]
 
-    def render(self, messages: Sequence[Message], npc: SimpleNamespace, player: str) -> str:
-        context = self._template.new_context({"messages": messages, "npc": npc, "player": player})
-        return _render(self._template, lambda: self._template.root_render_func(context))
+    def render(self, messages: Sequence[Message], npc: SimpleNamespace, player: str) -> tuple[str, tuple[str, ...]]:
+        """The text, and the strings that end a reply. Raises TemplateFailed."""
+        if any(marker in message.content for message in messages for marker in self._markers):
+            messages = [replace(message, content=self._unmarked(message.content)) for message in messages]
+        return self._rendered({"messages": messages, "npc": npc, "player": player}, "stop")
+
+    def _unmarked(self, text: str) -> str:
+        before = None
+        while text != before:  # what is left may make a marker again
+            before = text
+            for marker in self._markers:
+                text = text.replace(marker, "")
+        return text
+
+    def _rendered(self, values: dict[str, Any], wanted: str) -> tuple[str, tuple[str, ...]]:
+        context = self._template.new_context(values)
+        text = _render(self._template, lambda: self._template.root_render_func(context))
+        found = context.vars.get(wanted, ())
+        if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
+            raise TemplateFailed(f"{self._template.filename}: {wanted} is not a list of strings")
+        return text, tuple(one for one in found if one)
 
 
 def _render(template: jinja2.Template, pieces: Callable[[], Iterator[str]]) -> str:

@@ -22,6 +22,7 @@ One transport serves one event loop at a time, any number of them in turn.
 import asyncio
 import io
 import ipaddress
+import re
 import sys
 import time
 import urllib.request
@@ -36,13 +37,14 @@ import yarl
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
+from aiohttp.streams import EmptyStreamReader
 
 from pipeline.httpx_errors import ENGINE_ERRORS, ReplyTooLarge, as_httpx
 
 _DECODED_BY_AIOHTTP = ("gzip", "deflate", "br", "zstd")
 _CONTENT_HEADERS = (b"content-encoding", b"content-length")
 _AFTER_THE_END = 1.0  # seconds
-_HELD = 2**15  # bytes
+_LONGEST_END = 64  # bytes
 
 Read = tuple[float, bytes]  # the moment by `time.perf_counter`, and what came
 
@@ -163,15 +165,16 @@ class _Body(httpx.AsyncByteStream):
         finally:
             self._reply.close()
 
-    async def record(self, reads: list[Read], *, end: bytes | None) -> None:
+    async def record(self, reads: list[Read], *, end: re.Pattern[bytes] | None) -> None:
         """Read to the end, into `reads`, which have what came before a failure too.
 
-        Between the first and the last read nobody is woken and nothing is moved, only the moment is noted: with many streams
-        at once all else would make the moments late. Some servers keep a stream open behind its last event: once a read
-        holds `end`, the rest is waited for a second only.
+        Between the first and the last read nobody is woken: with many streams at once that would make the moments late. Some
+        servers keep a stream open behind its last event, and some break it off there: once `end` is found, the rest is waited
+        for while it comes, a second at most for each read, and needs no end of its own.
         """
         protocol, content = self._clock.protocol, self._reply.content
-        assert protocol is not None
+        if protocol is None or isinstance(content, EmptyStreamReader):  # a 204, a 304
+            return
         marks: list[tuple[float, int]] = []
         held: list[bytes] = []
         taken, enough = 0, None
@@ -184,24 +187,25 @@ class _Body(httpx.AsyncByteStream):
                 taken += len(data)
                 if taken > self._limit:
                     content.set_exception(self._too_large())
+                if end is not None:
+                    look_for(end, data)
 
-        def note(data: bytes) -> None:
-            marks.append((protocol.received, content.total_bytes))
-            if content.total_bytes - taken > _HELD:  # more, and aiohttp would tell the server to wait
-                take()
-            if enough is None and end is not None:
-                look_for(end, data)
+        def note() -> None:
+            take()
+            marks.append((protocol.received, taken))
 
-        def look_for(end: bytes, data: bytes) -> None:
+        def look_for(end: re.Pattern[bytes], data: bytes) -> None:
             nonlocal enough, tail
             seen = tail + data
-            tail = seen[-len(end) :]
-            if end in seen:
-                enough = asyncio.get_running_loop().call_later(_AFTER_THE_END, content.set_exception, _Enough())
+            tail = seen[-_LONGEST_END:]
+            if enough is not None:
+                enough.cancel()
+            elif end.search(seen) is None:
+                return
+            enough = asyncio.get_running_loop().call_later(_AFTER_THE_END, content.set_exception, _Enough())
 
         protocol.on_read = note
-        take()
-        note(b"".join(held))  # what came with the head
+        note()  # what came with the head
         try:
             if (problem := content.exception()) is not None:
                 raise problem
@@ -212,7 +216,8 @@ class _Body(httpx.AsyncByteStream):
         except _Enough:
             pass
         except ENGINE_ERRORS as exc:
-            raise as_httpx(self._cause(exc), self._request) from None
+            if enough is None:
+                raise as_httpx(self._cause(exc), self._request) from None
         finally:
             if enough is not None:
                 enough.cancel()
@@ -247,14 +252,14 @@ def _cut(body: bytes, marks: list[tuple[float, int]], reads: list[Read]) -> None
 
 class _Protocol(ResponseHandler):
     received = 0.0
-    on_read: Callable[[bytes], None] | None = None
+    on_read: Callable[[], None] | None = None
 
     def data_received(self, data: bytes) -> None:
         if data:
             self.received = time.perf_counter()
         super().data_received(data)
         if data and self.on_read is not None:  # without data, it is aiohttp going on with what it has already
-            self.on_read(data)
+            self.on_read()
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         # A server that goes on with something else in the middle of a chunked body (a proxy's error page, say) breaks
@@ -271,8 +276,12 @@ class _Connector(aiohttp.TCPConnector):
         self._factory = factory
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        connection = await super().connect(*args, **kwargs)
         clock = _clock.get()
+        connection = await super().connect(*args, **kwargs)
+        # The pool hands out a connection on which a reply has come that nobody had asked for: it would be taken for ours.
+        while connection.protocol is None or connection.protocol.should_close:
+            connection.close()
+            connection = await super().connect(*args, **kwargs)
         protocol: Any = connection.protocol
         clock.protocol = protocol
         clock.sent = time.perf_counter()

@@ -264,6 +264,67 @@ def test_latency_is_never_reported_at_a_load_that_was_not_measured(tmp_path):
         assert len(server.requests) == 16
 
 
+def test_a_run_asks_no_more_when_it_has_cost_enough_and_goes_on_when_more_is_granted(tmp_path):
+    with FakeServer() as server:
+        # 10 tokens of prompt and 10 of reply: 30 of each million's price, 0.03 a reply
+        command = [
+            "generate",
+            "--server",
+            server.url,
+            "--price",
+            "1000,2000",
+            "--concurrency",
+            2,
+            "--out",
+            tmp_path / "run",
+        ]
+        first = pipeline(*command, "--max-cost", 0.3, cwd=tmp_path)
+        asked = len(server.requests)
+        assert first.returncode == 3 and "--max-cost 0.3 is reached" in first.stderr and 10 <= asked <= 14
+        assert "cost 0.3" in first.stdout
+        second = pipeline(*command, "--json", cwd=tmp_path)
+        assert second.returncode == 0 and len(server.requests) == 72
+        assert json.loads(second.stdout)["tokens"]["cost"] == pytest.approx(72 * 0.03)
+        nothing_to_go_by = pipeline("generate", "--server", server.url, "--max-cost", 1, cwd=tmp_path)
+    assert nothing_to_go_by.returncode == 2 and "--max-cost needs a --price" in nothing_to_go_by.stderr
+
+
+def test_a_dry_run_says_what_it_would_cost(tmp_path):
+    result = pipeline("generate", "--dry-run", "--price", "0.15,0.60", "--json", cwd=tmp_path)
+    summary = json.loads(result.stdout)
+    wanted = (summary["prompt_tokens_about"] * 0.15 + summary["completion_tokens_at_most"] * 0.6) / 1e6
+    assert summary["cost_at_most_about"] == pytest.approx(wanted) and wanted > 0
+
+
+@pytest.mark.parametrize("price", ["cheap", "1", "1,2,3", "-1,2", "nan,1", "1,inf"])
+def test_a_price_is_two_numbers(price, tmp_path):
+    result = pipeline("generate", "--price", price, cwd=tmp_path)
+    assert result.returncode == 2 and "--price" in result.stderr
+
+
+def test_sampling_options_reach_the_server(tmp_path):
+    with FakeServer(dialects=("textgen",)) as server:
+        fine = pipeline("generate", "--server", server.url, "--limit", 2, "--top-k", 5, "--min-p", 0.1, cwd=tmp_path)
+        assert fine.returncode == 0 and all(body["top_k"] == 5 and body["min_p"] == 0.1 for body in server.requests)
+
+
+def test_messages_become_the_text_of_the_chosen_format(tmp_path):
+    with FakeServer(dialects=("textgen",)) as server:
+        result = pipeline("generate", "--server", server.url, "--limit", 2, "--format", "chatml", cwd=tmp_path)
+        unknown = pipeline("generate", "--server", server.url, "--limit", 2, "--format", "morse", cwd=tmp_path)
+    assert result.returncode == 0
+    assert all(body["prompt"].startswith("<|im_start|>system\n") for body in server.requests)
+    assert all(body["stopping_strings"] == ["<|im_end|>"] for body in server.requests)
+    assert unknown.returncode == 2 and "formats/morse" in unknown.stderr
+
+
+def test_a_system_message_is_merged_where_a_model_has_no_place_for_it(tmp_path):
+    with FakeServer() as server:
+        result = pipeline("generate", "--server", server.url, "--limit", 2, "--system", "merge", cwd=tmp_path)
+    assert result.returncode == 0
+    assert all([m["role"] for m in body["messages"]] == ["user"] for body in server.requests)
+
+
 def test_what_resuming_cannot_take_is_refused(tmp_path):
     with FakeServer() as server:
         pipeline("generate", "--server", server.url, "--out", "x", "--limit", 4, cwd=tmp_path)

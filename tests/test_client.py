@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire import Wire, reply, sends, stalls, unused_port, with_length
 
-from pipeline.client import LLMClient, request_headers
-from pipeline.config import secrets_in
+from pipeline.client import LLMClient
 from pipeline.errors import (
     BadReply,
     Busy,
@@ -29,6 +28,7 @@ from pipeline.errors import (
     TooLong,
     Unreachable,
 )
+from pipeline.headers import request_headers, secrets_in
 from pipeline.records import GenerateConfig, Message, Request, Usage
 from pipeline.reply import read_reply
 from pipeline.retry import MAX_ATTEMPTS
@@ -162,6 +162,18 @@ def test_reasoning_without_content_is_an_empty_completion():
     body = {"choices": [{"message": {"content": None, "reasoning": "The player"}, "finish_reason": "length"}]}
     answer, _ = complete(Server(ok(body)).transport)
     assert (answer.text, answer.finish_reason) == ("", "length")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "", "application/json"])
+def test_a_stream_is_known_by_its_looks_where_its_type_is_wrong(kind):
+    answers = {**streamed(chunk("Well "), chunk("met.", "stop")), "headers": {"content-type": kind}}
+    answer, [attempt] = complete(Server(answers).transport, stream=True)
+    assert answer.text == "Well met." and attempt.streamed
+
+
+def test_json_that_calls_itself_a_stream_is_read_as_json():
+    answer, [attempt] = complete(Server(ok(headers={"content-type": "text/event-stream"})).transport, stream=True)
+    assert answer.text == "Well met." and not attempt.streamed
 
 
 def test_a_server_that_ignores_stream_is_read_as_it_answers():
@@ -301,10 +313,12 @@ def test_first_content_is_never_after_the_last_nor_that_after_the_end(contents, 
 
     answers = {"status_code": 200, "content": pieces(), "headers": {"content-type": "text/event-stream"}}
     answer, _ = complete(Server(answers).transport, stream=True)
+    if "a" not in contents:
+        assert isinstance(answer, BadReply)  # an end, without a reason and with nothing before it
+        return
     timing = answer.timing
     assert answer.text == "a" * contents.count("a")
-    assert (timing.ttft is None) == (timing.last is None) == ("a" not in contents)
-    assert timing.ttft is None or 0 <= timing.ttft <= timing.last <= timing.e2e
+    assert 0 <= timing.ttft <= timing.last <= timing.e2e
 
 
 # --- errors
@@ -491,6 +505,75 @@ def test_the_deadline_ends_an_attempt_and_it_is_on_record(answer, body):
     assert type(error) is TimedOut and "within 0.3 s" in str(error) and "--timeout" in str(error)
     assert "cut off" in attempt.error and attempt.body == body and not attempt.final
     assert attempt.timing.e2e == pytest.approx(0.3, abs=0.15)
+
+
+def test_a_context_overflow_inside_a_200_is_no_reply_and_is_not_asked_again():
+    said = {
+        "error": {
+            "code": 400,
+            "message": "too long",
+            "type": "exceed_context_size_error",
+            "n_prompt_tokens": 300,
+            "n_ctx": 256,
+        }
+    }
+    for answers in (ok(said), streamed(said)):
+        error, attempts = complete(Server(answers).transport, stream=True)
+        assert type(error) is TooLong and error.over == 44 and "by 44 tokens" in str(error)
+        assert [attempt.number for attempt in attempts] == [1, 0]
+
+
+def test_what_went_wrong_before_is_in_the_message_of_the_deadline():
+    asked = 0
+
+    async def html_then_nothing(writer):
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await sends(reply(b"<html>Gateway</html>"))(writer)
+
+    error, _, _ = complete_on_the_wire(html_then_nothing, timeout=0.5)
+    assert type(error) is TimedOut and "Gateway" in str(error)
+
+
+def test_once_told_to_stop_what_fails_is_not_tried_again():
+    async def ask(told_after, answer):
+        stop, attempts = asyncio.Event(), []
+        async with LLMClient("http://npc", transport=Server(answer).transport, timeout=30) as client:
+            asyncio.get_running_loop().call_later(told_after, stop.set)
+            start = time.perf_counter()
+            with pytest.raises(Refused):
+                await client.complete(REQUEST, attempts.append, stop=stop)
+            return time.perf_counter() - start, len(attempts)
+
+    busy = {"status_code": 503, "headers": {"retry-after": "20"}}
+    took, attempts = asyncio.run(ask(0.2, busy))
+    assert attempts == 1 and took < 5  # a long wait ends at once
+
+
+def test_counting_tokens_keeps_to_the_deadline():
+    async def silent_tokenizer(writer):
+        if len(seen := servers[0].requests) == 1:
+            await sends(with_length(b'{"results": [{"text": "Well met."}]}'), close=False)(writer)
+        assert seen
+
+    servers = []
+
+    async def ask():
+        async with Wire(silent_tokenizer) as server, LLMClient(server.url, dialect="textgen", timeout=0.4) as client:
+            servers.append(server)
+            start = time.perf_counter()
+            answer = await client.complete(REQUEST)
+            return answer, time.perf_counter() - start
+
+    answer, took = asyncio.run(ask())
+    assert answer.usage.source == "estimate" and took < 2
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+def test_a_concurrency_of_none_is_refused(concurrency):
+    with pytest.raises(ConfigError, match="1 or more"):
+        LLMClient("http://npc", concurrency=concurrency)
 
 
 def test_the_deadline_covers_all_attempts_together():
@@ -699,7 +782,7 @@ def test_secrets_are_all_values_that_are_not_plainly_harmless():
 
 
 def test_an_unknown_dialect_is_refused_with_those_there_are():
-    with pytest.raises(ConfigError, match="openai, textgen"):
+    with pytest.raises(ConfigError, match="openai, completions, textgen"):
         LLMClient("http://npc", dialect="telepathy")
 
 

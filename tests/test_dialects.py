@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dialects import DIALECTS
+from pipeline.dialects import DIALECTS, dialect_named
 from pipeline.dialects.base import (
     context_overflow,
     count_of,
@@ -23,8 +23,9 @@ from pipeline.dialects.base import (
     text_of,
     well_formed,
 )
+from pipeline.errors import ConfigError
 from pipeline.records import GenerateConfig, Message, Request, Usage
-from pipeline.reply import read_reply
+from pipeline.reply import UnreadableReply, read_reply
 
 GOLDEN = Path(__file__).parent / "golden"
 OPENAI, TEXTGEN = DIALECTS["openai"], DIALECTS["textgen"]
@@ -57,6 +58,16 @@ def with_config(config):
         ("openai/request_bare.json", REQUEST, None, False),
         ("textgen/request_full.json", with_config(FULL), "mira-7b", False),
         ("textgen/request_bare.json", REQUEST, None, False),
+        ("completions/request_full.json", with_config(FULL), "mira-7b", True),
+        ("completions/request_bare.json", REQUEST, None, False),
+        ("koboldcpp/request_full.json", with_config(FULL), "mira-7b", True),
+        ("koboldcpp/request_bare.json", REQUEST, None, False),
+        ("llamacpp/request_full.json", with_config(FULL), "mira-7b", True),
+        ("llamacpp/request_bare.json", REQUEST, None, False),
+        ("ollama/request_full.json", with_config(FULL), "mira-7b", True),
+        ("ollama/request_bare.json", REQUEST, None, False),
+        ("ollama-generate/request_full.json", with_config(FULL), "mira-7b", True),
+        ("ollama-generate/request_bare.json", REQUEST, None, False),
     ],
 )
 def test_what_is_sent_is_the_golden_request(name, request_, model, stream):
@@ -69,10 +80,10 @@ def test_what_is_sent_is_the_golden_request(name, request_, model, stream):
     [
         ("textgen/reply_textgen_legacy.json", f" {TEXT}", None, UNCOUNTED),
         ("textgen/reply_textgen_legacy_without_a_model.json", "", None, UNCOUNTED),
-        ("textgen/reply_koboldcpp_1.76.json", f" {TEXT}", "length", UNCOUNTED),
+        ("textgen/reply_koboldcpp_1.76.json", f" {TEXT}", None, UNCOUNTED),
         ("textgen/reply_koboldcpp_1.102.json", f" {TEXT}", "stop", COUNTED),
         ("openai/reply_textgen.json", TEXT, "stop", COUNTED),
-        ("openai/reply_koboldcpp_1.76.json", TEXT, "length", UNCOUNTED),  # its counts are made up
+        ("openai/reply_koboldcpp_1.76.json", TEXT, None, UNCOUNTED),  # its counts are made up
         ("openai/reply_koboldcpp_1.102.json", TEXT, "stop", COUNTED),
         ("openai/reply_llamacpp.json", TEXT, "stop", COUNTED),
         ("openai/reply_ollama.json", TEXT, "stop", COUNTED),
@@ -83,14 +94,38 @@ def test_what_is_sent_is_the_golden_request(name, request_, model, stream):
         ("openai/stream_llamacpp.sse", TEXT, "stop", COUNTED),
         ("openai/stream_ollama.sse", TEXT, "stop", COUNTED),
         ("openai/stream_vllm.sse", TEXT, "stop", COUNTED),
+        ("completions/reply_vllm.json", f" {TEXT}", "stop", COUNTED),
+        ("completions/reply_llamacpp.json", f" {TEXT}", "length", COUNTED),
+        ("completions/reply_koboldcpp_1.76.json", f" {TEXT}", None, UNCOUNTED),
+        ("completions/stream_textgen.sse", f" {TEXT}", "stop", COUNTED),
+        ("koboldcpp/reply_1.76.json", f" {TEXT}", None, UNCOUNTED),  # it says "length" of a stop string, too
+        ("koboldcpp/reply_1.102.json", f" {TEXT}", "stop", COUNTED),
+        ("koboldcpp/stream_1.76.sse", f" {TEXT}", "stop", UNCOUNTED),
+        ("koboldcpp/stream_1.102.sse", f" {TEXT}", "stop", UNCOUNTED),
+        ("llamacpp/reply_completion.json", f" {TEXT}", "stop", COUNTED),
+        ("llamacpp/reply_limit.json", f" {TEXT}", "length", COUNTED),
+        ("llamacpp/reply_2024.json", f" {TEXT}", "stop", COUNTED),
+        ("llamacpp/stream_completion.sse", f" {TEXT}", "stop", COUNTED),
+        ("ollama/reply_chat.json", TEXT, "stop", COUNTED),
+        ("ollama/reply_thinking_cached.json", "", "length", Usage(completion_tokens=8)),
+        ("ollama/stream_chat.ndjson", TEXT, "stop", COUNTED),
+        ("ollama-generate/reply_generate.json", f" {TEXT}", "stop", COUNTED),
+        ("ollama-generate/stream_generate.ndjson", f" {TEXT}", "stop", COUNTED),
     ],
 )
 def test_the_golden_reply_is_read(name, text, finish_reason, usage):
-    reply = read_reply(DIALECTS[name.partition("/")[0]], golden(name), streamed=name.endswith(".sse"))
+    reply = read_reply(DIALECTS[name.partition("/")[0]], golden(name), streamed="/stream_" in name)
     if usage == UNCOUNTED:
         usage = Usage(completion_tokens=math.ceil(len(text) / 4), source="estimate")
     assert (reply.text, reply.finish_reason, reply.usage) == (text, finish_reason, usage)
-    assert ("predicted_n" in reply.server) == ("llamacpp" in name)  # its own figures are kept beside ours
+    own = {
+        "llamacpp": "predicted_n",
+        "ollama/": "eval_duration",
+        "ollama-": "eval_duration",
+        "s/reply_vllm": "queue_time_ms",
+    }
+    for server, figure in own.items():  # its own figures are kept beside ours
+        assert (server in name) <= (figure in reply.server)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +143,14 @@ def test_the_golden_reply_is_read(name, text, finish_reason, usage):
         ("Requested tokens (3000) exceed context window of 2048", 952),
         ("`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens and 100 `max_new_tokens`", 1004),
         ("the request exceeds the available context size. try increasing the context size", None),
+        ("the request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it", 904),
+        ("This model's maximum context length is 4097 tokens. However, your messages resulted in 4150 tokens.", 53),
+        ("This model's maximum context length is 8,192 tokens. However, you requested 10,000 tokens (9,000 in the messages, "
+         "1,000 in the completion).", 1808),
+        ("`inputs` tokens + `max_new_tokens` must be <= 2048. Given: 1500 `inputs` tokens and 1500 `max_new_tokens`", 952),
+        ("'max_tokens' is too large: 1500. This model's maximum context length is 2048 tokens and your request has 1500 "
+         "input tokens (1500 > 2048 - 1500).", 952),
+        ("prompt is too long: 210000 tokens > 200000 maximum", 10000),
     ],
 )  # fmt: skip
 def test_a_context_overflow_says_by_how_many_tokens(said, over):
@@ -134,7 +177,13 @@ def test_every_golden_file_is_used():
 
 @pytest.mark.parametrize(
     "dialect, names",
-    [("openai", ["max_tokens"]), ("textgen", ["max_new_tokens", "max_length"])],
+    [
+        ("openai", ["max_tokens"]),
+        ("completions", ["max_tokens"]),
+        ("textgen", ["max_new_tokens", "max_length"]),
+        ("koboldcpp", ["max_length"]),
+        ("llamacpp", ["n_predict"]),
+    ],
 )
 def test_the_length_limit_goes_under_each_name_a_server_may_know(dialect, names):
     body = DIALECTS[dialect].encode(Request(messages=REQUEST.messages, prompt="Hello"), model=None, stream=False)
@@ -144,7 +193,78 @@ def test_the_length_limit_goes_under_each_name_a_server_may_know(dialect, names)
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
 def test_a_field_left_none_is_not_sent(dialect):
     body = dialect.encode(with_config(GenerateConfig(max_tokens=None)), model=None, stream=False)
-    assert set(body) == {"messages"} or set(body) == {"prompt"}
+    body.pop("options", None)
+    assert set(body) - {"trim_stop", "model", "stream", "raw"} in ({"messages"}, {"prompt"})
+
+
+SAMPLING = {"top_p": 0.9, "top_k": 40, "min_p": 0.05, "repeat_penalty": 1.1, "presence_penalty": 0.2}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
+def test_a_field_that_a_server_does_not_know_is_an_error_and_never_dropped(dialect):
+    every = SAMPLING | {"frequency_penalty": 0.3, "json_schema": {"type": "object"}}
+    for name, value in every.items():
+        asked = with_config(GenerateConfig(**{name: value}))
+        if name not in dialect.fields:
+            with pytest.raises(ConfigError, match=name):
+                dialect.encode(asked, model=None, stream=False)
+            continue
+        body = dialect.encode(asked, model=None, stream=False)
+        assert json.dumps(value) in json.dumps(body)
+    assert dialect.fields.keys() >= SAMPLING.keys()
+
+
+def test_a_schema_goes_where_each_server_looks_for_it():
+    schema = {"type": "object", "properties": {"mood": {"type": "string"}}}
+    asked = with_config(GenerateConfig(json_schema=schema))
+    sent = {
+        name: dialect.encode(asked, model=None, stream=False)
+        for name, dialect in DIALECTS.items()
+        if "json_schema" in dialect.fields
+    }
+    assert sent["openai"]["response_format"]["json_schema"]["schema"] == schema
+    assert sent["llamacpp"]["json_schema"] == sent["ollama"]["format"] == schema
+    assert set(sent) == {"openai", "completions", "llamacpp", "ollama", "ollama-generate"}
+
+
+def test_sampling_is_part_of_a_requests_key_and_what_was_not_given_is_not():
+    plain = Request(messages=REQUEST.messages, config=GenerateConfig(seed=1))
+    assert plain.key("m") == "ac2c6a480746b801c0b87d5fa71e2343"  # as it was before there were more than four fields
+    keys = {
+        Request(messages=REQUEST.messages, config=GenerateConfig(seed=1, **{k: v})).key("m")
+        for k, v in SAMPLING.items()
+    }
+    assert len(keys | {plain.key("m")}) == len(SAMPLING) + 1
+
+
+@pytest.mark.parametrize("name", ["koboldcpp", "llamacpp", "ollama", "ollama-generate", "completions"])
+@pytest.mark.parametrize("said", [{"error": "out of memory"}, {"error": {"code": 500, "message": "out of memory"}}])
+def test_an_error_in_the_middle_of_a_stream_is_said(name, said):
+    dialect = DIALECTS[name]
+    (path,) = [path for path in sorted((GOLDEN / name).glob("stream_*"))][:1]
+    begin = path.read_text("utf-8").splitlines(keepends=True)[:2]
+    line = json.dumps(said) + "\n"
+    whole = "".join(begin) + (line if dialect.media_type == "application/x-ndjson" else f"\ndata: {line}\n")
+    with pytest.raises(UnreadableReply, match="out of memory"):
+        read_reply(dialect, whole, streamed=True)
+
+
+def test_a_dialect_of_another_package_is_found_by_its_entry_point(tmp_path, monkeypatch):
+    package = tmp_path / "npc_dialect-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: npc-dialect\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        "[pipeline.dialects]\nmine = npc_dialect:Mine\nbroken = npc_dialect:Nothing\n"
+    )
+    (tmp_path / "npc_dialect.py").write_text(
+        "from pipeline.dialects.openai import OpenAIChat\nclass Mine(OpenAIChat):\n    name = 'mine'\n    path = '/mine'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert dialect_named("mine").path == "/mine"
+    with pytest.raises(ConfigError, match=r"broken.*npc_dialect:Nothing"):
+        dialect_named("broken")
+    with pytest.raises(ConfigError, match=r"unknown dialect 'telepathy'.*openai.*mine"):
+        dialect_named("telepathy")
 
 
 def test_a_text_dialect_makes_do_with_messages_alone():

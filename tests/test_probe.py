@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire import Wire, reply, sends, stalls, unused_port
 
-from pipeline.client import LLMClient, request_headers
+from pipeline.client import LLMClient
+from pipeline.dialects import DIALECTS
 from pipeline.errors import ConfigError
+from pipeline.headers import request_headers
 from pipeline.probe import Server, base_url, probe
 from pipeline.records import Message, Request
 from pipeline.transport import AiohttpTransport
@@ -79,12 +81,17 @@ def message(routes, other=(404, {"detail": "Not Found"}), **options):
         ("http://127.0.0.1:5000/", "http://127.0.0.1:5000", None),
         ("127.0.0.1:5000", "http://127.0.0.1:5000", None),
         ("localhost", "http://localhost", None),
+        ("v1", "http://v1", None),
         (" http://gpu:5000\n", "http://gpu:5000", None),
         ("HTTP://GPU:5000", "http://gpu:5000", None),
         ("http://gpu:5000/v1", "http://gpu:5000", None),
         ("http://gpu:5000/v1/", "http://gpu:5000", None),
         ("http://gpu:5000/v1/models", "http://gpu:5000", None),
-        ("http://gpu:5000/v1/completions", "http://gpu:5000", None),
+        ("http://gpu:5000/v1/completions", "http://gpu:5000", "completions"),
+        ("http://gpu:8080/completion", "http://gpu:8080", "llamacpp"),
+        ("http://gpu:11434/api/chat", "http://gpu:11434", "ollama"),
+        ("http://gpu:11434/api/generate", "http://gpu:11434", "ollama-generate"),
+        ("http://gpu:5001/api/extra/generate/stream", "http://gpu:5001", None),
         ("http://gpu:5000/v1/chat/completions", "http://gpu:5000", "openai"),
         ("http://gpu:5000/api/v1/generate", "http://gpu:5000", "textgen"),
         ("http://gpu:5000/api/v1/model", "http://gpu:5000", None),
@@ -320,15 +327,106 @@ def test_some_other_service_is_named_as_such(other):
     said = message({}, other)
     for part in (
         "http://npc",
-        "neither",
+        "none of the APIs we know",
         CHAT,
-        GENERATE,
         "right port",
         "--api",
-        "--dialect openai",
-        "--dialect textgen",
+        "--dialect",
     ):
         assert part in said
+
+
+def test_text_generation_webuis_page_is_told_from_its_api():
+    said = message({("GET", "/"): (200, "<html><script>window.gradio_config = {}</script></html>")}, (404, "{}"))
+    assert "Start it with --api" in said and "usually 5000" in said
+
+
+def test_a_web_page_is_named_by_its_title():
+    said = message({("GET", "/"): (200, "<html><TITLE lang=en>\n Grafana </title></html>")})
+    assert "a page called 'Grafana'" in said
+
+
+def listed(name="mira-7b", **more):
+    return (200, {"object": "list", "data": [{"id": name, "object": "model", **more}]})
+
+
+MODELS_AT = ("GET", "/v1/models")
+PRODUCTS = {
+    "llama.cpp": (
+        {
+            MODELS_AT: listed(owned_by="llamacpp"),
+            ("GET", "/props"): (
+                200,
+                {"total_slots": 4, "default_generation_settings": {"n_ctx": 2048}, "build_info": "b6000-00dc"},
+            ),
+        },
+        ("openai", "llama.cpp b6000-00dc", 4, None, 2048),
+    ),
+    "KoboldCpp": (
+        {
+            MODELS_AT: listed("koboldcpp/mira-7b", owned_by="koboldcpp"),
+            ("GET", "/api/v1/model"): (200, {"result": "koboldcpp/mira-7b"}),
+            ("GET", "/api/extra/version"): (200, {"result": "KoboldCpp", "version": "1.102"}),
+            ("GET", "/api/extra/true_max_context_length"): (200, {"value": 8192}),
+            ("GET", "/props"): (200, {"total_slots": 1}),  # 1.102 answers for others, too
+            ("GET", "/api/version"): (200, {"version": "0.7.0"}),
+            ("GET", "/api/tags"): (200, {"models": []}),
+        },
+        ("openai", "KoboldCpp 1.102", 1, 6, 8192),
+    ),
+    "KoboldCpp by its own API alone": (
+        {
+            ("GET", "/api/v1/model"): (200, {"result": "koboldcpp/mira-7b"}),
+            ("GET", "/api/extra/version"): (200, {"result": "KoboldCpp", "version": "1.50"}),
+        },
+        ("textgen", "KoboldCpp 1.50", 1, 6, None),
+    ),
+    "Ollama": (
+        {
+            MODELS_AT: listed("mira:7b", owned_by="library"),
+            ("GET", "/api/version"): (200, {"version": "0.12.3"}),
+            ("GET", "/api/tags"): (200, {"models": [{"name": "mira:7b"}]}),
+        },
+        ("ollama", "Ollama 0.12.3", None, None, None),
+    ),
+    "vLLM": (
+        {MODELS_AT: listed(owned_by="vllm", max_model_len=4096), ("GET", "/version"): (200, {"version": "0.11.0"})},
+        ("openai", "vLLM 0.11.0", None, None, 4096),
+    ),
+    "text-generation-webui": (
+        {MODELS_AT: listed(owned_by="user"), ("GET", "/v1/internal/health"): (200, {"status": "ok"})},
+        ("openai", "text-generation-webui", None, None, None),
+    ),
+    "somebody else": ({MODELS_AT: listed()}, ("openai", "", None, None, None)),
+}
+
+
+@pytest.mark.parametrize("routes, wanted", PRODUCTS.values(), ids=PRODUCTS)
+def test_a_server_is_known_by_what_it_tells_about_itself(routes, wanted):
+    server = found(routes)
+    assert (server.dialect, server.product, server.slots, server.most, server.context) == wanted
+    assert (
+        found(routes, dialect="textgen").dialect == "textgen"
+    )  # what is named is believed, and the rest is still found
+
+
+@pytest.mark.parametrize("odd", ["[]", "null", "7", '{"total_slots": "many", "result": 7, "models": {}}', "<html>"])
+def test_odd_answers_about_itself_are_passed_over(odd):
+    server = found({MODELS_AT: listed(owned_by=7, max_model_len="long")}, (200, odd))
+    assert (server.models, server.slots, server.context) == (("mira-7b",), None, None)
+
+
+def test_of_ollamas_models_the_one_that_is_loaded_is_taken():
+    both = (200, {"data": [{"id": "a"}, {"id": "b"}]})
+    routes = {**PRODUCTS["Ollama"][0], MODELS_AT: both}
+    assert found(routes).models == ("a", "b")
+    assert found({**routes, ("GET", "/api/ps"): (200, {"models": [{"name": "b"}]})}).models == ("b",)
+
+
+def test_koboldcpps_address_may_end_with_api():
+    routes = PRODUCTS["KoboldCpp by its own API alone"][0]
+    server = look("http://npc/api", transport=Routes(routes).transport)
+    assert (server.url, server.product) == ("http://npc", "KoboldCpp 1.50")
 
 
 def test_a_redirect_is_not_followed_and_is_named():
@@ -341,7 +439,7 @@ def test_a_redirect_is_not_followed_and_is_named():
 def test_a_server_that_still_loads_its_model_is_no_stranger():
     loading = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
     said = message({}, (503, loading))
-    assert "Loading model" in said and "Try again" in said and "neither" not in said
+    assert "Loading model" in said and "Try again" in said and "none of" not in said
 
 
 def test_a_busy_koboldcpp_is_found_all_the_same():
@@ -421,4 +519,4 @@ def test_whatever_answers_is_a_known_server_or_a_message(answers):
     except ConfigError as exc:
         assert "http://npc" in str(exc)
     else:
-        assert server.dialect in ("openai", "textgen")
+        assert server.dialect in DIALECTS

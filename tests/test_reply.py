@@ -90,10 +90,20 @@ def test_what_is_no_text_completion_is_unreadable(body):
         read_reply(TEXTGEN, body, streamed=False)
 
 
+@pytest.mark.parametrize(
+    "said", [{"error": {"message": "boom"}}, {"error": "boom"}, {"object": "error", "message": "boom"}]
+)
+def test_an_error_beside_an_empty_reply_is_an_error(said):
+    body = {**said, "choices": [{"message": {"content": ""}}]}
+    with pytest.raises(UnreadableReply, match="the server says: boom"):
+        read_reply(OPENAI, json.dumps(body), streamed=False)
+
+
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
 @pytest.mark.parametrize("content", ["", None])
 def test_silence_is_an_answer(dialect, content):
-    body = {"choices": [{"message": {"content": content}}], "results": [{"text": content}]}
+    said = {"text": content, "message": {"content": content}}
+    body = {"choices": [said], "results": [said], **said, "content": content, "response": content}
     assert read_reply(dialect, json.dumps(body), streamed=False).text == ""
 
 
@@ -119,7 +129,6 @@ def test_a_dialect_that_does_not_stream_reads_no_stream():
         (sse(chunk("Well met.", "stop"), end=""), "Well met.", "stop"),  # no [DONE]
         (sse(chunk("Well met."), chunk(finish_reason="length"), end="data: [DONE]"), "Well met.", "length"),
         (sse(chunk("Well met.")), "Well met.", None),  # no finish_reason
-        (sse(), "", None),
         (sse(chunk(finish_reason="stop")), "", "stop"),
         (sse({"choices": [{"delta": {"role": "assistant", "content": None}}]}, chunk("Hm.", "stop")), "Hm.", "stop"),
         (sse({"choices": [{"delta": None, "finish_reason": None}]}, chunk("Hm.", "stop")), "Hm.", "stop"),
@@ -131,6 +140,8 @@ def test_a_dialect_that_does_not_stream_reads_no_stream():
         (HELLO.replace(b"data: ", b"data:"), "Well met.", "stop"),
         (b"\xef\xbb\xbf" + HELLO, "Well met.", "stop"),
         (sse(chunk("one\u2028line", "stop")), "one\u2028line", "stop"),
+        (b"event: ping\ndata:\n\nevent: ping\ndata: {}\n\ndata: ping\n\ndata: null\n\n" + HELLO, "Well met.", "stop"),
+        (HELLO + b'data: bye\n\ndata: {"x": 1}\n\n', "Well met.", "stop"),  # after its end
     ],
 )
 def test_a_stream_that_ends_properly_is_an_answer(data, text, finish_reason):
@@ -145,12 +156,19 @@ def test_a_stream_that_ends_properly_is_an_answer(data, text, finish_reason):
         (b": ping\n\n", "ended before"),
         (sse(chunk("Well ", "null"), chunk("met.", ""), end=""), "ended before"),
         (sse({"choices": [], "usage": {}}, end=""), "ended before"),
-        (b'error: {"error": {"message": "slot lost"}}\n\n', "ended before"),
+        (b"data: [DONE]\n\n", "ended before"),  # with nothing before it
+        (b'error: {"error": {"message": "slot lost"}}\n\n', "broke off: slot lost"),  # llama.cpp, early 2025
+        (sse(chunk("Hel"), end="") + b'event: error\ndata: {"message": "boom"}\n\ndata: [DONE]\n\n', "broke off: boom"),
+        (sse(chunk("Hel"), end="") + b"event: error\ndata: boom\n\ndata: [DONE]\n\n", "broke off: boom"),
+        (sse(chunk("Hel"), {"object": "error", "message": "boom", "code": 500}), "broke off: boom"),
+        (sse(chunk("Hel"), {"detail": "boom"}), "broke off: boom"),
+        (sse(chunk("Hel"), {"error": {}}), "broke off: an error"),
+        (sse(chunk("Hel", "error")), "broke off: finish_reason error"),
         (sse(chunk("Well "), {"error": {"message": "CUDA out of memory"}}), "broke off: CUDA out of memory"),
         (sse(chunk("Well met.", "stop"), {"error": "overloaded"}), "broke off: overloaded"),
         (sse({"error": {}, "choices": []}, {"error": [[[[[[7]]]]]]}), "broke off: an error"),
         (sse(chunk("Well "), "<html>502</html>"), "not openai's format"),
-        (sse("null"), "not openai's format"),
+        (sse("null"), "ended before"),  # a ping
         (sse("[]"), "not openai's format"),
         (sse('{"choices": 7}'), "not openai's format"),
         (sse('{"choices": {"a": 1}}'), "not openai's format"),

@@ -64,7 +64,16 @@ def test_a_delay_stays_within_its_bounds_and_attempts_within_theirs(attempt, lef
     "asked, delay", [(0.0, 0.0), (3.0, 3.0), (LONGEST_WAIT, LONGEST_WAIT), (LONGEST_WAIT + 1, None), (math.inf, None)]
 )
 def test_a_server_that_names_a_delay_is_obeyed_up_to_a_cap(asked, delay):
-    assert retry_delay(1, retry_after=asked, left=600.0, dice=0.9) == delay
+    assert retry_delay(1, retry_after=asked, left=600.0, dice=0.0) == delay
+    later = retry_delay(1, retry_after=asked, left=600.0, dice=0.9)
+    assert later == (None if delay is None else pytest.approx(delay + 0.45))  # or all would come back in step
+
+
+def test_a_server_that_says_at_once_does_not_burn_all_attempts_at_once():
+    assert retry_delay(5, retry_after=0.0, left=60.0, dice=0.5) == 4.0
+    assert retry_delay(1, retry_after=50.0, left=40.0, dice=0.5) is None
+    assert retry_delay(1, retry_after=40.0, left=40.0, dice=0.5) == 40.0
+    assert retry_delay(1, retry_after=math.nan, left=40.0, dice=0.5) is None
 
 
 @pytest.mark.parametrize(
@@ -123,32 +132,40 @@ def test_nor_does_anything_like_a_date(words):
 
 def test_a_few_retries_are_free_and_a_storm_of_them_waits_its_turn():
     budget = RetryBudget()
-    waits = [budget.wait(100.0) for _ in range(60)]
+    waits = [budget.take(100.0, left=60.0) for _ in range(60)]
     assert waits[:20] == [0.0] * 20
     assert waits[20:] == pytest.approx([n / RetryBudget.PER_SECOND for n in range(1, 41)])
+
+
+def test_a_retry_that_comes_too_late_is_none_and_costs_nothing():
+    budget = RetryBudget()
+    for _ in range(3000):  # a server that is away, and requests that cannot wait
+        budget.take(100.0, left=1.0)
+    assert budget.take(100.0, left=1.0) is None
+    assert budget.take(101.1, left=1.0) is not None  # as soon as it is back, there is room again
 
 
 def test_requests_that_go_well_earn_retries_and_so_does_time():
     budget = RetryBudget()
     for _ in range(20):
-        budget.wait(0.0)
+        budget.take(0.0, left=60.0)
     for _ in range(10):
         budget.first_attempt()
-    assert [budget.wait(0.0) for _ in range(3)] == pytest.approx([0.0] * 3)
-    assert budget.wait(0.0) == pytest.approx(1 / RetryBudget.PER_SECOND)
-    assert budget.wait(1.0) == 0.0
+    assert [budget.take(0.0, left=60.0) for _ in range(3)] == pytest.approx([0.0] * 3)
+    assert budget.take(0.0, left=60.0) == pytest.approx(1 / RetryBudget.PER_SECOND)
+    assert budget.take(1.0, left=60.0) == 0.0
 
 
-@given(st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=200))
-def test_over_any_time_retries_stay_within_the_budget(steps):
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 5)), max_size=200), st.floats(0, 10))
+def test_over_any_time_retries_stay_within_the_budget(steps, left):
     budget, now, first, granted = RetryBudget(), 0.0, 0, []
     for retry, elapsed in steps:
         now += elapsed
-        if retry:
-            granted.append(now + budget.wait(now))
-        else:
+        if not retry:
             first += 1
             budget.first_attempt()
+        elif (wait := budget.take(now, left=left)) is not None:
+            assert 0 <= wait < left
+            granted.append(now + wait)
     if granted:
-        until = max(granted)
-        assert len(granted) <= 20 + 0.3 * first + RetryBudget.PER_SECOND * until + 1e-6
+        assert len(granted) <= 20 + 0.3 * first + RetryBudget.PER_SECOND * max(granted) + 1e-6

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import gzip
 import json
+import re
 import socket
 import ssl
 import struct
@@ -101,6 +102,94 @@ def ask(answer, *, options=None, tls=None, **request):
             return await fetch(transport, server.url, **request)
 
     return asyncio.run(main())
+
+
+def test_a_reply_without_any_body_is_whole():
+    for status in (204, 304):
+        assert ask(sends(b"HTTP/1.1 %d Nothing\r\n\r\n" % status)) == (status, b"")
+
+        async def recorded(status=status):
+            reads = []
+            answer = sends(b"HTTP/1.1 %d Nothing\r\n\r\n" % status)
+            async with asyncio.timeout(10), Loopback(answer) as server, AiohttpTransport() as transport:
+                response = await transport.handle_async_request(httpx.Request("POST", server.url))
+                await response.extensions["record"](reads, end=None)
+            return reads
+
+        assert asyncio.run(recorded()) == []
+
+
+def test_a_reply_that_nobody_asked_for_is_not_taken_for_the_next_one():
+    async def main():
+        count = 0
+
+        async def twice(writer):
+            nonlocal count
+            count += 1
+            body = b"answer %d" % count
+            whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            writer.write(whole)
+            await asyncio.sleep(0.02)
+            writer.write(whole)
+
+        async with asyncio.timeout(20), Loopback(twice) as server, AiohttpTransport() as transport:
+            found = []
+            for _ in range(4):
+                found.append((await fetch(transport, server.url))[1])
+                await asyncio.sleep(0.05)
+            return found
+
+    assert asyncio.run(main()) == [b"answer %d" % n for n in range(1, 5)]
+
+
+END = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+
+
+def framed(*chunks):
+    return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [b"data: 1\n\ndata: [DONE]\n\n"],
+        [b"data: 1\n\n", b"data: [DO", b"NE]\n\n"],
+        [b"data: 1\r\rdata:[DONE]\r\r"],
+    ],
+)
+@pytest.mark.parametrize("then", [None, "close", "reset"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_behind_its_last_event_a_stream_needs_no_end(chunks, then, packed):
+    async def main():
+        body, head = b"".join(chunks), HEAD
+        if packed:
+            pieces, head = [framed(gzip.compress(body))], HEAD + b"Content-Encoding: gzip\r\n"
+        else:
+            pieces = [framed(chunk) for chunk in chunks]
+        reads = []
+        answer = sends(head + b"\r\n", *pieces, then=then)
+        async with asyncio.timeout(10), Loopback(answer) as server, AiohttpTransport() as transport:
+            response = await transport.handle_async_request(httpx.Request("POST", server.url))
+            await response.extensions["record"](reads, end=END)
+        return b"".join(data for _, data in reads), body
+
+    found, body = asyncio.run(main())
+    assert found == body
+
+
+def test_without_its_last_event_a_stream_that_breaks_off_is_cut():
+    async def main():
+        async with (
+            asyncio.timeout(10),
+            Loopback(sends(HEAD + b"\r\n" + framed(b"data: 1\n\n"), then="close")) as server,
+            AiohttpTransport() as transport,
+        ):
+            response = await transport.handle_async_request(httpx.Request("POST", server.url))
+            with pytest.raises(httpx.RemoteProtocolError, match="cut off"):
+                await response.extensions["record"]([], end=END)
+
+    asyncio.run(main())
 
 
 # What a reply looks like

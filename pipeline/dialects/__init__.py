@@ -1,9 +1,40 @@
-"""Wire formats of servers, one class a file, without any I/O: a request in, a JSON body out, and back."""
+"""Wire formats of servers, one class an API, without any I/O: a request in, a JSON body out, and back.
+
+Another package can add one: an entry point of the group `pipeline.dialects` names an object that is a Dialect.
+"""
+
+from importlib.metadata import entry_points
 
 from pipeline.dialects.base import Delta, Dialect
+from pipeline.dialects.completions import OpenAICompletions
+from pipeline.dialects.koboldcpp import KoboldCpp
+from pipeline.dialects.llamacpp import LlamaCpp
+from pipeline.dialects.ollama import OllamaChat, OllamaGenerate
 from pipeline.dialects.openai import OpenAIChat
 from pipeline.dialects.textgen import TextGen
+from pipeline.errors import ConfigError
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (OpenAIChat(), TextGen())}
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        *(OpenAIChat(), OpenAICompletions(), TextGen(), KoboldCpp(), LlamaCpp(), OllamaChat(), OllamaGenerate()),
+    )
+}
 
-__all__ = ["DIALECTS", "Delta", "Dialect"]
+
+def dialect_named(name: str) -> Dialect:
+    """One of ours, or one that is installed. Raises ConfigError with the names there are."""
+    if name in DIALECTS:
+        return DIALECTS[name]
+    others = {entry.name: entry for entry in entry_points(group="pipeline.dialects")}
+    if name not in others:
+        raise ConfigError(f"unknown dialect {name!r}. It can be {', '.join([*DIALECTS, *others])}.")
+    try:
+        loaded = others[name].load()
+        found: Dialect = loaded() if isinstance(loaded, type) else loaded
+    except Exception as exc:
+        raise ConfigError(f"the dialect {name!r} ({others[name].value}) cannot be loaded: {exc!r}.") from exc
+    return found
+
+
+__all__ = ["DIALECTS", "Delta", "Dialect", "dialect_named"]

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from pipeline.records import Completion, Request, Usage
+from pipeline.errors import ConfigError
+from pipeline.records import Completion, GenerateConfig, Request, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,18 @@ class Delta:
 
 
 class Dialect(Protocol):
+    """`fields` has the names under which a server knows the fields of a GenerateConfig; one that is missing cannot be sent."""
+
     name: str
     path: str  # below the server's address
+    stream_path: str | None  # None: this API does not stream
+    media_type: str  # of a stream: text/event-stream or application/x-ndjson
     wants: Literal["messages", "text"]
-    streams: bool
-    end: bytes | None  # what the last event of a stream holds, and nothing else can
+    end: (
+        re.Pattern[bytes] | None
+    )  # what only the last events of a stream hold, for servers that keep it open behind them
     tokenizer: "Tokenizer | None"  # for servers whose replies do not say how many tokens they have
+    fields: Mapping[str, tuple[str, ...]]
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]: ...
 
@@ -50,6 +57,20 @@ class Tokenizer:
     decode: Callable[[Any], int | None]
 
 
+def fields_for(config: GenerateConfig, names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """The fields of `config` under the names by which a server knows them. Raises ConfigError for one that it does not know:
+    a server would take the request and not tell anybody that it ignored it."""
+    body: dict[str, Any] = {}
+    for name, value in config.given().items():
+        if name not in names:
+            known = ", ".join(sorted(names))
+            raise ConfigError(
+                f"this server's API has no {name}. It has {known}. Leave it out, or try another --dialect."
+            )
+        body |= dict.fromkeys(names[name], list(value) if isinstance(value, tuple) else value)
+    return body
+
+
 def error_text(body: Any, depth: int = 4) -> str | None:
     """The message inside any of the shapes that servers give their errors; None if there is none."""
     if isinstance(body, dict):
@@ -63,6 +84,15 @@ def error_text(body: Any, depth: int = 4) -> str | None:
         first = body[0]
         return well_formed(first[:500]) if isinstance(first, str) else error_text(first, depth - 1)
     return None
+
+
+def error_in(body: Any) -> str | None:
+    """What has gone wrong, where a body or an event that came with a 200 is an error."""
+    if not isinstance(body, dict):
+        return None
+    if body.get("error") in (None, False, "") and body.get("object") != "error" and set(body) != {"detail"}:
+        return None
+    return error_text(body) or "an error without a word"
 
 
 def quota_spent(body: Any) -> bool:
@@ -82,7 +112,7 @@ def context_overflow(body: Any) -> tuple[bool, int | None]:
         prompt, context = count_of(error.get("n_prompt_tokens")), count_of(error.get("n_ctx"))
         # With equal numbers, it is the first token of the reply that does not fit.
         return True, max(1, prompt - context) if prompt is not None and context is not None else None
-    said = error_text(body) or ""
+    said = re.sub(r"(?<=\d),(?=\d{3}\b)", "", error_text(body) or "")
     code = isinstance(error, dict) and error.get("code") == "context_length_exceeded"
     if not (code or _CONTEXT.search(said)):
         return False, None
@@ -90,16 +120,25 @@ def context_overflow(body: Any) -> tuple[bool, int | None]:
     if limit is None:
         return True, None
     wanted = _WANTED.search(said)
-    asked = int(wanted[1]) if wanted else sum({int(number[0]) for number in _PART.finditer(said)})
-    over = asked - int(limit[1])
+    parts = [int(number[0]) for number in _PART.finditer(said)]
+    # Prompt and reply; a sentence may say one of them twice ("1500 input tokens ... (1500 > 1000)"), but not three numbers.
+    asked = int(next(filter(None, wanted.groups()))) if wanted else sum(parts[:2])
+    over = asked - int(next(filter(None, limit.groups())))
     return True, over if 0 < over < 2**31 else None
 
 
-_CONTEXT = re.compile(r"context (?:length|size|window)|max_new_tokens` must be <=", re.IGNORECASE)
-_LIMIT = re.compile(
-    r"(?:context (?:length|size|window)(?: is| of| size)*(?: only)?|must be <=) ?:?(\d{1,9})", re.IGNORECASE
+_CONTEXT = re.compile(
+    r"context (?:length|size|window)|max_new_tokens` must be <=|prompt is too long: \d+ tokens", re.IGNORECASE
 )
-_WANTED = re.compile(r"requested (?:tokens \()?(\d{1,9})(?: tokens)?(?: \(|\))", re.IGNORECASE)
+_LIMIT = re.compile(
+    r"context (?:length|size|window)(?: is| of| size)*(?: only)? ?[:(]?(\d{1,9})|must be <= ?(\d{1,9})|> (\d{1,9}) maximum",
+    re.IGNORECASE,
+)
+_WANTED = re.compile(
+    r"requested (?:tokens \()?(\d{1,9})(?: tokens)?(?: \(|\))|resulted in (\d{1,9}) tokens|request \((\d{1,9}) tokens\)"
+    r"|too long: (\d{1,9}) tokens",
+    re.IGNORECASE,
+)
 _PART = re.compile(
     r"\d{1,9}(?= `?(?:input|output|prompt|completion|max_new_tokens)\b)|\d{1,9}(?= `inputs`)|(?<=too large: )\d{1,9}"
 )
@@ -143,9 +182,12 @@ def well_formed(text: str) -> str:
     return text
 
 
-def reason_of(value: Any) -> str | None:
-    """A finish_reason. KoboldCpp 1.76 writes the string "null" while it is still running."""
-    return well_formed(value) if isinstance(value, str) and value not in ("", "null") else None
+def reason_of(value: Any, *, reliable: bool = True) -> str | None:
+    """A finish_reason. KoboldCpp 1.76 writes the string "null" while it is still running; and it says "length" of replies that
+    a stop string ended, too: not `reliable`, that means nothing."""
+    if not isinstance(value, str) or value in ("", "null") or (value == "length" and not reliable):
+        return None
+    return well_formed(value)
 
 
 def count_of(value: Any) -> int | None:

@@ -1,9 +1,20 @@
 """OpenAI's chat completions: text-generation-webui, KoboldCpp, llama.cpp, Ollama and vLLM all answer to it."""
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pipeline.dialects.base import Delta, Tokenizer, count_of, error_text, reason_of, server_figures, text_of
+from pipeline.dialects.base import (
+    Delta,
+    Tokenizer,
+    count_of,
+    error_in,
+    fields_for,
+    reason_of,
+    server_figures,
+    text_of,
+)
 from pipeline.records import Completion, Request, Usage
 
 _INVENTED = Usage(prompt_tokens=100, completion_tokens=100)  # what KoboldCpp 1.76 says of every reply
@@ -12,24 +23,27 @@ _INVENTED = Usage(prompt_tokens=100, completion_tokens=100)  # what KoboldCpp 1.
 class OpenAIChat:
     name = "openai"
     path = "/v1/chat/completions"
+    stream_path: str | None = "/v1/chat/completions"
+    media_type = "text/event-stream"
     wants: Literal["messages", "text"] = "messages"
-    streams = True
-    end: bytes | None = b"\ndata: [DONE]"  # inside an event's JSON there is no line feed
+    # Inside an event's JSON there is no line feed, and a quotation mark has a backslash before it.
+    end: re.Pattern[bytes] | None = re.compile(rb'(?:^|[\r\n])data: ?\[DONE\]|(?<!\\)"finish_reason": ?"(?!null")\w')
     tokenizer: Tokenizer | None = None
+    fields: Mapping[str, tuple[str, ...]] = {
+        **{name: (name,) for name in ("max_tokens", "temperature", "stop", "seed", "top_p", "json_schema")},
+        # The next are not OpenAI's, which refuses them; most other servers have them.
+        **{name: (name,) for name in ("top_k", "min_p", "presence_penalty", "frequency_penalty")},
+        "repeat_penalty": ("repeat_penalty", "repetition_penalty"),  # llama.cpp's name, and vLLM's
+    }
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]:
-        config = request.config
         body: dict[str, Any] = {"messages": [{"role": m.role, "content": m.content} for m in request.messages]}
         if model is not None:
             body["model"] = model
-        if config.max_tokens is not None:
-            body["max_tokens"] = config.max_tokens
-        if config.temperature is not None:
-            body["temperature"] = config.temperature
-        if config.stop:
-            body["stop"] = list(config.stop)
-        if config.seed is not None:
-            body["seed"] = config.seed
+        body |= fields_for(request.config, self.fields)
+        if schema := body.pop("json_schema", None):
+            named = {"name": "reply", "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body
@@ -38,8 +52,8 @@ class OpenAIChat:
         choice = body["choices"][0]
         return Completion(
             text=text_of(choice["message"]["content"]),
-            finish_reason=reason_of(choice.get("finish_reason")),
-            usage=_usage(body) or Usage(),
+            finish_reason=reason_of(choice.get("finish_reason"), reliable=is_reliable(body)),
+            usage=usage_of(body) or Usage(),
             server=server_figures(body),
         )
 
@@ -47,23 +61,25 @@ class OpenAIChat:
         if data.strip() == "[DONE]":
             return Delta(done=True)
         body = json.loads(data)
-        if body.get("error"):
-            return Delta(error=error_text(body) or "an error")
-        usage, server = _usage(body), server_figures(body)
+        if error := error_in(body):
+            return Delta(error=error)
+        usage, server = usage_of(body), server_figures(body)
         if not body.get("choices"):  # the last event of a stream with include_usage
             return Delta(usage=usage, server=server)
         choice = body["choices"][0]
+        if choice.get("finish_reason") == "error":
+            return Delta(error="finish_reason error")
         delta = choice.get("delta") or {}
         return Delta(
             text=text_of(delta.get("content")),
-            reasoning=bool(delta.get("reasoning_content") or delta.get("reasoning")),
+            reasoning=bool(delta.get("reasoning_content") or delta.get("reasoning") or delta.get("thinking")),
             finish_reason=reason_of(choice.get("finish_reason")),
             usage=usage,
             server=server,
         )
 
 
-def _usage(body: dict[str, Any]) -> Usage | None:
+def usage_of(body: dict[str, Any]) -> Usage | None:
     counts = body.get("usage")
     if not isinstance(counts, dict):
         return None
@@ -71,6 +87,10 @@ def _usage(body: dict[str, Any]) -> Usage | None:
         prompt_tokens=count_of(counts.get("prompt_tokens")),
         completion_tokens=count_of(counts.get("completion_tokens")),
     )
+    return None if usage == _INVENTED and not is_reliable(body) else usage
+
+
+def is_reliable(body: dict[str, Any]) -> bool:
+    """KoboldCpp makes up counts, and reasons for the end."""
     model = body.get("model")
-    invented = usage == _INVENTED and isinstance(model, str) and model.startswith("koboldcpp/")
-    return None if invented else usage
+    return not (isinstance(model, str) and model.startswith("koboldcpp/"))

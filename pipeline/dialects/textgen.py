@@ -4,9 +4,11 @@ It completes text and does not stream. It answers 200 with an empty body when ge
 that is no reply. The length limit and the stop strings go under both servers' names, since each ignores the other's.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pipeline.dialects.base import Delta, Tokenizer, count_of, reason_of, text_of
+from pipeline.dialects.base import Delta, Tokenizer, count_of, fields_for, reason_of, text_of
 from pipeline.records import Completion, Request, Usage
 
 
@@ -14,35 +16,31 @@ class TextGen:
     name = "textgen"
     path = "/api/v1/generate"
     wants: Literal["messages", "text"] = "text"
-    streams = False
-    end: bytes | None = None
+    stream_path: str | None = None
+    media_type = ""
+    end: re.Pattern[bytes] | None = None
     tokenizer: Tokenizer | None = Tokenizer(
         "/api/v1/token-count",
         encode=lambda text: {"prompt": text},
         decode=lambda body: count_of(body["results"][0]["tokens"]),
     )
 
+    fields: Mapping[str, tuple[str, ...]] = {
+        "max_tokens": ("max_new_tokens", "max_length"),
+        "stop": ("stopping_strings", "stop_sequence"),
+        "seed": ("seed", "sampler_seed"),
+        "repeat_penalty": ("repetition_penalty", "rep_pen"),
+        **{name: (name,) for name in ("temperature", "top_p", "top_k", "min_p", "presence_penalty")},
+    }
+
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]:
-        config = request.config
-        prompt = request.prompt
-        if prompt is None:
-            prompt = "\n".join(message.content for message in request.messages)
-        body: dict[str, Any] = {"prompt": prompt}
-        if config.max_tokens is not None:
-            body |= {"max_new_tokens": config.max_tokens, "max_length": config.max_tokens}
-        if config.temperature is not None:
-            body["temperature"] = config.temperature
-        if config.stop:
-            body |= {"stopping_strings": list(config.stop), "stop_sequence": list(config.stop)}
-        if config.seed is not None:
-            body |= {"seed": config.seed, "sampler_seed": config.seed}
-        return body
+        return {"prompt": request.text} | fields_for(request.config, self.fields)
 
     def decode(self, body: Any) -> Completion:
         result = body["results"][0]
         return Completion(
             text=text_of(result["text"]),
-            finish_reason=reason_of(result.get("finish_reason")),
+            finish_reason=reason_of(result.get("finish_reason"), reliable=False),  # it is KoboldCpp's
             usage=Usage(
                 prompt_tokens=count_of(result.get("prompt_tokens")),
                 completion_tokens=count_of(result.get("completion_tokens")),

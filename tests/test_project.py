@@ -1,0 +1,55 @@
+"""pipeline.toml: servers under names; a mistake in it says where and what."""
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.project import named_target
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "pipeline.toml"
+
+
+GPU = '[targets.gpu]\nurl = "http://127.0.0.1:8000"\nmodel = "mira"\nkey = "GPU_KEY"\nprice = [0.15, 0.6]\nrequests_per_minute = 60\n'
+
+
+def test_a_name_is_a_target_and_an_address_is_none(here):
+    here.write_text(GPU)
+    target = named_target("gpu")
+    assert (target.url, target.model, target.key, target.price) == (
+        "http://127.0.0.1:8000",
+        "mira",
+        "GPU_KEY",
+        (0.15, 0.6),
+    )
+    for address in ("http://gpu", "127.0.0.1:5000", "gpu:5000", "localhost", "gpu.local", "[::1]", ""):
+        assert named_target(address) is None
+
+
+@pytest.mark.parametrize("text, said", [("", "It has no targets"), (GPU, "It has gpu"), (None, "There is none")])
+def test_a_name_that_is_not_there_says_which_are(here, text, said):
+    if text is not None:
+        here.write_text(text)
+    with pytest.raises(ConfigError, match=rf"--server cpu: .*pipeline\.toml.*{said}"):
+        named_target("cpu")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[targets.gpu\n", "line 1"),
+        ('[targets.gpu]\nmodel = "x"\n', r"targets\.gpu\.url: Field required"),
+        (GPU + "colour = 1\n", r"targets\.gpu\.colour: Extra inputs.*may have url"),
+        (GPU + "concurrency = 0\n", r"targets\.gpu\.concurrency: .*greater than or equal to 1"),
+        (GPU.replace("[0.15, 0.6]", "[-1, 0.6]"), r"targets\.gpu\.price\.0"),
+        ('[servers.gpu]\nurl = "x"\n', "servers: Extra inputs"),
+        (GPU.replace('"GPU_KEY"', '"sk-secret-key-value"'), r"targets\.gpu\.key: String should match"),
+    ],
+)
+def test_a_mistake_is_named_by_its_place_and_no_value_is_shown(here, text, said):
+    here.write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        named_target("gpu")
+    assert "sk-secret" not in str(caught.value)
