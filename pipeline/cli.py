@@ -35,7 +35,19 @@ class _PerPersona(click.ParamType[int | None]):
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
-def _options(*, per_persona: int, concurrency: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+class _Concurrency(click.ParamType[int | None]):
+    def __init__(self, *, auto: bool) -> None:
+        self.name = "auto|N" if auto else "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value != "auto":
+            return click.IntRange(1, 4096).convert(value, param, ctx)
+        if self.name == "N":
+            self.fail("a latency holds for one concurrency: give a number. Auto is for generate.", param, ctx)
+        return None
+
+
+def _options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """What `generate` and `eval` share."""
     server_help = (
         "'embedded' (the default), or the address of a server. LLM_HOST stands for it, LLM_API_KEY is its key."
@@ -58,7 +70,9 @@ def _options(*, per_persona: int, concurrency: str) -> Callable[[Callable[..., N
         click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True),
         click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other replies."),
         click.option(
-            "--concurrency", type=click.IntRange(1, 4096), help=f"Requests at a time.  [default: {concurrency}]"
+            "--concurrency",
+            type=_Concurrency(auto=auto),
+            help="Requests at a time" + (", or found out.  [default: auto]" if auto else ".  [default: 1]"),
         ),
         click.option(
             "--timeout", type=click.FloatRange(min=0.001), default=120.0, show_default=True, help="Seconds a reply."
@@ -93,7 +107,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_options(per_persona=2, concurrency="what suits the server")
+@_options(per_persona=2, auto=True)
 @click.option(
     "--split-by", type=click.Choice(["persona", "scenario", "both"]), default="both", show_default=True,
     help="What the test splits hold out.",
@@ -120,7 +134,7 @@ def generate(**options: Any) -> None:
 @cli.command(name="eval")
 @click.argument("run", required=False, metavar="[RUN]")
 @click.option("--suite", default="quick", show_default=True, help="Personas and scenarios that generate never uses.")
-@_options(per_persona=4, concurrency="1")
+@_options(per_persona=4, auto=False)
 def evaluate(run: str | None, suite: str, **options: Any) -> None:
     """Score a model on a suite, with intervals and latencies; or score an existing RUN, without asking any server."""
     from pipeline.evaluation import evaluating

@@ -24,10 +24,11 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
+from pipeline.autolimit import AutoLimit, Change
 from pipeline.config import DEFAULT_PATH, LLMSettings, secrets_in, without
 from pipeline.dialects import DIALECTS, Dialect
 from pipeline.dialects.base import well_formed
-from pipeline.errors import BadReply, ConfigError, Refused, ServerError, TimedOut, Unreachable
+from pipeline.errors import BadReply, Busy, ConfigError, Refused, ServerError, TimedOut, Unreachable
 from pipeline.limits import Limiter, Slot, Turns
 from pipeline.probe import base_url
 from pipeline.records import Attempt, Completion, Message, Request
@@ -48,8 +49,8 @@ class LLMClient:
 
     `url` is the server's address, with or without the dialect's path; `timeout` is in seconds, for one reply with all
     its attempts; `api_key` is sent as a bearer token and appears nowhere else; `concurrency` is how many requests may be in
-    flight; `insecure` takes any TLS certificate, for a server at home with one of its own making; `transport` is any of
-    httpx's, for tests say.
+    flight, an AutoLimit for as many as turn out to be best; `insecure` takes any TLS certificate, for a server at home with
+    one of its own making; `transport` is any of httpx's, for tests say.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class LLMClient:
         headers: Mapping[str, str] | None = None,
         timeout: float = 60.0,
         stream: bool = False,
-        concurrency: int = 64,
+        concurrency: int | AutoLimit = 64,
         insecure: bool = False,
         transport: httpx.AsyncBaseTransport | None = None,
         on_bad_request: Callable[[int, str], Any] | None = None,
@@ -90,7 +91,7 @@ class LLMClient:
         self._keys = tuple(secret for secret in self._secrets if len(secret) >= 8 and not re.search(r"\s", secret))
         self._owned = transport is None
         self._transport = transport if transport is not None else default_transport(insecure=insecure)
-        self.concurrency = concurrency
+        self.concurrency = concurrency.most if isinstance(concurrency, AutoLimit) else concurrency  # at the most
         self._limiter, self._turns, self._budget = Limiter(concurrency), Turns(), RetryBudget()
         self._counts = True  # whether the server's tokenizer answers, as far as is known
         self.address = str(self._endpoint.copy_with(userinfo=b""))
@@ -104,6 +105,11 @@ class LLMClient:
     async def aclose(self) -> None:
         if self._owned:
             await self._transport.aclose()
+
+    @property
+    def limits(self) -> list[Change]:
+        """How the number of requests in flight was found out; empty where it was given."""
+        return self._limiter.history
 
     def slot(self) -> Slot:
         """A place among the `concurrency` requests in flight, for who wants to decide what to ask only when it can be sent."""
@@ -143,6 +149,7 @@ class LLMClient:
                     waits.limiter = slot.waited - waits.before
                     try:
                         reply, attempt = await self._attempt(content, number, on_attempt, waits, taken)
+                        slot.replied(tokens=reply.usage.completion_tokens, ttft=attempt.timing.ttft)
                         break
                     except ServerError as exc:
                         asked = exc.retry_after if isinstance(exc, Refused) else None
@@ -150,6 +157,8 @@ class LLMClient:
                         delay = None
                         if exc.retryable:
                             delay = retry_delay(number, retry_after=asked, left=left, dice=random.random())
+                            if isinstance(exc, Busy):
+                                slot.pushed_back(wait=asked if delay is not None else None)
                         if delay is None:
                             raise
                         delay = max(delay, self._budget.wait(loop.time()))
@@ -161,6 +170,7 @@ class LLMClient:
                     waits.backoff += time.perf_counter() - failed
                     await slot.take()
         except TimeoutError as exc:
+            slot.pushed_back()
             raise TimedOut(
                 f"POST {self.address}: no whole reply within {self._timeout:g} s. Is the server busy? Try --timeout.",
                 url=self.address,

@@ -14,11 +14,12 @@ import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pipeline import generation
+from pipeline.autolimit import AutoLimit, Change
 from pipeline.config import RunConfig
 from pipeline.conversation import Script, Walk
 from pipeline.dialects import DIALECTS
@@ -76,6 +77,7 @@ class Produced:
     journal: Journal
     interrupted: bool = False
     stopped: str = ""  # why the run could not go on
+    limits: list[Change] = field(default_factory=list)  # how --concurrency auto went, as far as anything was asked
 
     walk: Walk | None = None  # while it is being asked
 
@@ -215,7 +217,7 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
                     on_settled=on_settled,
                 )
             finally:
-                produced.interrupted = stop.is_set()
+                produced.interrupted, produced.limits = stop.is_set(), client.limits
 
 
 def exhaust(steps: Steps[T]) -> T:
@@ -241,7 +243,7 @@ def reopen(folder: RunFolder) -> Produced:
             dialect=DIALECTS[target["dialect"]],
             model=target["model"],
             identity=target["identity"],
-            concurrency=target["concurrency"],
+            concurrency=AutoLimit() if target["concurrency"] == "auto" else target["concurrency"],
             stop=tuple(target["stop"]),
             demo=target["demo"],
             licence=target["licence"],
@@ -305,7 +307,7 @@ def manifest(prepared: Prepared, target: Target) -> dict[str, Any]:
             "dialect": target.dialect.name,
             "model": target.model,
             "identity": target.identity,
-            "concurrency": target.concurrency,
+            "concurrency": target.at_a_time,
             "stop": target.stop,
             "demo": target.demo,
             "licence": target.licence,

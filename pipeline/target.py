@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
+from pipeline.autolimit import AutoLimit
 from pipeline.client import LLMClient, default_transport, request_headers
 from pipeline.config import RunConfig
 from pipeline.dialects import DIALECTS, Dialect
@@ -17,8 +19,6 @@ from pipeline.embedded import EmbeddedServer, slots
 from pipeline.errors import ConfigError
 from pipeline.models import Model, demo_model, local_model
 from pipeline.probe import probe
-
-DEFAULT_CONCURRENCY = 6  # for a server we know nothing about: KoboldCpp runs one and queues six, then refuses
 
 Say = Callable[[str], None]
 
@@ -32,13 +32,18 @@ class Target:
     dialect: Dialect
     model: str | None
     identity: str
-    concurrency: int
+    concurrency: int | AutoLimit
     stop: tuple[str, ...] = ()
     demo: bool = False  # replies of the demonstration model are not worth training on
     licence: str = ""
     embedded: Model | None = None
     headers: dict[str, str] | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def at_a_time(self) -> int | Literal["auto"]:
+        """How many requests are in flight, for people and files."""
+        return self.concurrency if isinstance(self.concurrency, int) else "auto"
 
 
 async def find_target(config: RunConfig, say: Say) -> Target:
@@ -86,7 +91,7 @@ async def find_target(config: RunConfig, say: Say) -> Target:
         dialect=DIALECTS[found.dialect],
         model=model_name,
         identity=model_name or config.shown_server(),
-        concurrency=config.concurrency or DEFAULT_CONCURRENCY,
+        concurrency=config.concurrency or AutoLimit(),
         headers=headers,
         api_key=api_key,
     )
@@ -97,6 +102,7 @@ async def connected(config: RunConfig, target: Target) -> AsyncIterator[LLMClien
     """A client for the target, which is started first if it is the embedded one."""
     async with contextlib.AsyncExitStack() as stack:
         if target.embedded is not None:
+            assert isinstance(target.concurrency, int)  # it is started with as many slots
             server = await stack.enter_async_context(EmbeddedServer(target.embedded.path, parallel=target.concurrency))
             target = replace(target, url=server.url, api_key=server.api_key)
         yield await stack.enter_async_context(

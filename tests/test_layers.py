@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 
 LAYERS = [
     ("words", "errors records config resources"),
-    ("server", "dialects sse retry limits httpx_errors transport reply refusal stopwatch client probe models embedded"),
+    (
+        "server",
+        "dialects sse retry autolimit limits httpx_errors transport reply refusal stopwatch client probe models embedded",
+    ),
     ("prompts", "personas templates"),
     ("produce", "tables runfolder plan journal conversation generation target produce"),
     ("judge", "scorers latency stats scored"),
