@@ -85,7 +85,7 @@ def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words:
         "## Lengths and speed\n",
         f"Kept replies have {min(words)} to {max(words)} words, the median is {median(words):g}.\n" if words else "",
         f"A reply took {latency['e2e_p50']:.2f} s at the median and {latency['e2e_p95']:.2f} s at the 95th percentile, "
-        f"with {target.concurrency} at a time.\n"
+        f"with {_at_a_time(target.at_a_time)} at a time.\n"
         if latency
         else "",
         f"There are {tokens['prompt']} prompt and {tokens['completion']} completion tokens, counted by "
@@ -103,6 +103,10 @@ def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words:
 def _code(text: str) -> str:
     shown = "".join(c if c.isprintable() and c not in "`|<>" else " " for c in text)[:200].strip()
     return f"`{shown}`" if shown else "-"
+
+
+def _at_a_time(asked: int | str) -> str:
+    return "as many as served best" if asked == "auto" else str(asked)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

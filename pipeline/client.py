@@ -16,20 +16,23 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
 import httpx
 
+from pipeline.autolimit import AutoLimit, Change
 from pipeline.config import DEFAULT_PATH, LLMSettings
 from pipeline.dialects import Dialect, dialect_named
-from pipeline.errors import BadReply, ConfigError, Refused, ServerError, TimedOut, Unreachable
+from pipeline.dialects.base import well_formed
+from pipeline.errors import BadReply, Busy, ConfigError, Refused, ServerError, TimedOut, Unreachable
 from pipeline.evennia import seed_body, text_in
 from pipeline.headers import request_headers, secrets_in, without
 from pipeline.limits import Limiter, Slot, Turns
 from pipeline.probe import base_url
 from pipeline.rate import RateLimit
+from pipeline.receive import body_of, is_stream, receive
 from pipeline.records import Attempt, Completion, Message, Request
 from pipeline.refusal import overflow_in, refused_by
 from pipeline.reply import StreamReader, UnreadableReply, read_reply
@@ -48,8 +51,8 @@ class LLMClient:
 
     `url` is the server's address, with or without the dialect's path; `timeout` is in seconds, for one reply with all
     its attempts; `api_key` is sent as a bearer token and appears nowhere else; `concurrency` is how many requests of
-    `complete` may be in flight; `insecure` takes any TLS certificate, for a server at home with one of its own making; `rate` has limits by
-    the minute; `transport` is any of httpx's, for tests say.
+    `complete` may be in flight, an AutoLimit for as many as turn out to be best; `insecure` takes any TLS certificate, for a
+    server at home with one of its own making; `rate` has limits by the minute; `transport` is any of httpx's, for tests say.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class LLMClient:
         headers: Mapping[str, str] | None = None,
         timeout: float = 60.0,
         stream: bool = False,
-        concurrency: int = 64,
+        concurrency: int | AutoLimit = 64,
         insecure: bool = False,
         rate: RateLimit | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -88,11 +91,11 @@ class LLMClient:
         self._secrets = secrets_in(self._headers)
         # In a reply only what cannot be a word: a key like "test" must not change what an NPC says.
         self._keys = tuple(secret for secret in self._secrets if len(secret) >= 8 and not re.search(r"\s", secret))
-        if concurrency < 1:
+        if isinstance(concurrency, int) and concurrency < 1:
             raise ConfigError(f"concurrency has to be 1 or more, not {concurrency}.")
         self._owned = transport is None
         self._transport = transport if transport is not None else default_transport(insecure=insecure)
-        self.concurrency = concurrency
+        self.concurrency = concurrency.most if isinstance(concurrency, AutoLimit) else concurrency  # at the most
         self._limiter, self._turns, self._budget = Limiter(concurrency), Turns(), RetryBudget()
         self._rate = rate or RateLimit()
         self._counts = True  # whether the server's tokenizer answers, as far as is known
@@ -107,6 +110,11 @@ class LLMClient:
     async def aclose(self) -> None:
         if self._owned:
             await self._transport.aclose()
+
+    @property
+    def limits(self) -> list[Change]:
+        """How the number of requests in flight was found out; empty where it was given."""
+        return self._limiter.history
 
     def slot(self) -> Slot:
         """A place among the `concurrency` requests in flight, for who wants to decide what to ask only when it can be sent."""
@@ -156,6 +164,7 @@ class LLMClient:
                     waits.limiter = slot.waited - waits.before
                     try:
                         reply, attempt = await self._attempt(content, number, on_attempt, waits, taken)
+                        slot.replied(tokens=reply.usage.completion_tokens, ttft=attempt.timing.ttft)
                         break
                     except ServerError as exc:
                         asked = exc.retry_after if isinstance(exc, Refused) else None
@@ -163,6 +172,8 @@ class LLMClient:
                         last, delay = exc, None
                         if exc.retryable and not (stop is not None and stop.is_set()):
                             delay = retry_delay(number, retry_after=asked, left=left, dice=random.random())
+                            if isinstance(exc, Busy):
+                                slot.pushed_back(wait=asked if delay is not None else None)
                         covered = self._budget.take(loop.time(), left=left) if delay is not None else None
                         if delay is None or covered is None:
                             raise
@@ -174,6 +185,7 @@ class LLMClient:
                     waits.backoff += time.perf_counter() - failed
                     await slot.take()
         except TimeoutError as exc:
+            slot.pushed_back()
             why = f"Attempt {number - 1} ended so: {last}" if last else "Is the server busy? Try --timeout."
             raise TimedOut(
                 f"POST {self.address}: no whole reply within {self._timeout:g} s. {why}", url=self.address
@@ -216,12 +228,13 @@ class LLMClient:
             async with asyncio.timeout(self._timeout):
                 status, answer = await self._exchange(self._seed_url, json.dumps(body))
             if status == 200:
-                return text_in(json.loads(answer))
+                parsed = json.loads(answer)
+                return text_in(parsed) if self._settings is not None else well_formed(self.dialect.decode(parsed).text)
         except TimeoutError:
             answer = f"no whole reply within {self._timeout:g} s"
         except httpx.HTTPError as exc:
             answer = f"{type(exc).__name__}: {exc}"
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass  # a 200 that is no reply: reported below like every other failure
         answer = without(answer, self._secrets)
         url = self._seed_url.copy_with(userinfo=b"")
@@ -235,7 +248,7 @@ class LLMClient:
     async def _exchange(self, url: httpx.URL, content: str) -> tuple[int, str]:
         response = await self._transport.handle_async_request(self._request(url, content.encode()))
         try:
-            body = b"".join([chunk async for chunk in _body(response)])
+            body = b"".join([chunk async for chunk in body_of(response)])
         finally:
             await response.aclose()
         return response.status_code, without(body.decode("utf-8", "replace"), self._keys)
@@ -278,13 +291,13 @@ class LLMClient:
             kind = response.headers.get("content-type", "").lower()
             streams = self._stream and response.is_success
             try:
-                await _read(response, reads, end=self.dialect.end if streams else None)
+                await receive(response, reads, end=self.dialect.end if streams else None)
                 watch.ended()
                 if streams:
                     await self._turns.turn()
             finally:
                 await response.aclose()
-                if streams and _is_stream(kind, reads, self.dialect.media_type):
+                if streams and is_stream(kind, reads, self.dialect.media_type):
                     reader = StreamReader(self.dialect)
                     await watch.follow(reads, reader)
         except httpx.HTTPError as exc:
@@ -349,21 +362,6 @@ def _hint(exc: httpx.HTTPError) -> str:
     return hint and f". {hint}"
 
 
-def _body(response: httpx.Response) -> AsyncIterable[bytes]:
-    """The reads as they come. httpx's own iterator costs more than the network; it is needed only to decompress."""
-    if isinstance(response.stream, httpx.AsyncByteStream) and "content-encoding" not in response.headers:
-        return response.stream
-    return response.aiter_bytes()
-
-
-def _is_stream(kind: str, reads: list[Read], media_type: str) -> bool:
-    """Whether what came is a stream: by its Content-Type, and where that cannot be by what it looks like."""
-    first = b"".join(data for _, data in reads[:8]).lstrip(b"\xef\xbb\xbf \t\r\n")[:20]
-    if media_type == "text/event-stream" and first:
-        return re.match(rb"(?:data|event|id|retry|error)?:", first) is not None
-    return media_type in kind
-
-
 async def _is_set_within(seconds: float, stop: asyncio.Event | None) -> bool:
     if stop is None:
         await asyncio.sleep(seconds)
@@ -373,15 +371,6 @@ async def _is_set_within(seconds: float, stop: asyncio.Event | None) -> bool:
             return await stop.wait()
     except TimeoutError:
         return False
-
-
-async def _read(response: httpx.Response, reads: list[Read], *, end: re.Pattern[bytes] | None) -> None:
-    """The body, with a stamp for each read: the transport's own where it has them."""
-    if record := response.extensions.get("record"):
-        await record(reads, end=end)
-    else:
-        async for chunk in _body(response):
-            reads.append((time.perf_counter(), chunk))
 
 
 def _setting_as_url(text: str) -> httpx.URL:

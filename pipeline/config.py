@@ -86,7 +86,7 @@ class RunConfig:
     min_p: float | None = None
     repeat_penalty: float | None = None
     seed: int = 0
-    concurrency: int | None = None  # None: what suits the server
+    concurrency: int | None = None  # None: found out while it runs; the embedded server has its own
     timeout: float = 120.0  # seconds for one reply, all its attempts together
     stream: bool = False
     insecure: bool = False  # any TLS certificate will do

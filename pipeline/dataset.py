@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.autolimit import Change
 from pipeline.card import write_card
 from pipeline.curate import DUPLICATE, FILTERS, Curator, Drop
 from pipeline.latency import quantile
@@ -60,9 +61,11 @@ class Made:
     load: Load = field(default_factory=Load)
     client_bound: bool = False
     price: tuple[float, float] | None = None
+    at_a_time: int | str = "auto"
+    limits: list[Change] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """As it is printed and stored: times in seconds."""
+        """As it is printed and stored: times in seconds. `concurrency.history` is of this invocation alone."""
         return {
             "asked": self.asked,
             "answered": self.answered,
@@ -82,6 +85,7 @@ class Made:
             if self.load.e2e
             else None,
             "client_bound": self.client_bound,
+            "concurrency": {"asked": self.at_a_time, "history": [change._asdict() for change in self.limits]},
             "tokens": self.load.tokens(self.price),
         }
 
@@ -93,7 +97,7 @@ def make_dataset(produced: Produced) -> Made:
 
 def making_dataset(produced: Produced) -> Steps[Made]:
     """Score, curate and write everything under `dataset/`; the old one is replaced only when the new one is whole."""
-    made = Made(asked=produced.count.items)
+    made = Made(asked=produced.count.items, at_a_time=produced.target.at_a_time)
     split, note = splitter(produced.config.split_by, produced.count.personas)
     if note:
         made.notes.append(note)
@@ -128,6 +132,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
             made.splits[name] += 1
             tables[name].add(row)
     made.client_bound, made.price = made.load.client_bound(), produced.config.price
+    made.limits = produced.limits
     if made.kept and (empty := [name for name, count in made.splits.items() if not count]):
         made.notes.append(f"no rows for {' and '.join(empty)}: left out")
     write_card(aside, produced, made.summary(), made.words)

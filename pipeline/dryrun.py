@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pipeline.autolimit import AutoLimit
 from pipeline.config import RunConfig
 from pipeline.dialects import dialect_named
 from pipeline.embedded import slots
@@ -15,7 +16,7 @@ from pipeline.produce import Watcher, make_script, prepare
 from pipeline.progress import duration, printable
 from pipeline.records import Usage
 from pipeline.runfolder import Inputs
-from pipeline.target import DEFAULT_CONCURRENCY, Target
+from pipeline.target import Target
 
 _SHOWN = 2
 _SAMPLED = 200  # requests that the estimate of tokens goes by
@@ -30,7 +31,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     embedded = config.server == "embedded"
     name = "openai" if embedded else (base_url(config.server)[1] or config.dialect)
     dialect = dialect_named("openai" if name == "auto" else name)
-    concurrency = config.concurrency or (slots() if embedded else DEFAULT_CONCURRENCY)
+    concurrency = config.concurrency or (slots() if embedded else AutoLimit().start)
     demo = embedded and config.model_path is None
     model = DEMO_NAME if demo else config.model
     target = Target(
@@ -71,7 +72,8 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
         f"about {prompt_tokens} prompt tokens (at {_CHARACTERS_A_TOKEN} characters each), "
         f"at most {completion_tokens} completion tokens",
         f"at most about {duration(seconds)}, if one reply is written at {writing:g} tokens/s and read at {reading:g}, "
-        f"{concurrency} at a time",
+        f"{concurrency} at a time"
+        + ("" if embedded or config.concurrency else " (--concurrency auto finds out how many)"),
         *([f"at most about {summary['cost_at_most_about']:.4g} at that price"] if config.price else []),
         "",
         *(["If the server speaks OpenAI's dialect:"] if name == "auto" else []),

@@ -23,7 +23,8 @@ def evaluate(produced: Produced) -> dict[str, Any]:
 def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
     """Score what the run's journal has; writes `replies.parquet` and `scores.parquet`. Returns the summary, ready for JSON.
 
-    Means are in [0, 1], 1 is good. Times are in seconds, at `load.concurrency` requests at a time.
+    Means are in [0, 1], 1 is good. Times are in seconds, at `load.concurrency` requests at a time ("auto" for what
+    `generate` asked for).
     """
     load = Load()
     items: list[Hashable] = []
@@ -73,7 +74,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             for category, by_name in sorted(categories.items())
         },
         "load": {
-            "concurrency": produced.target.concurrency,
+            "concurrency": produced.target.at_a_time,
             "streaming": bool(load.ttft),
             "client_bound": load.client_bound(),
         },

@@ -126,7 +126,7 @@ async def run(
             await asyncio.sleep(_SYNC_EVERY)
             await asyncio.to_thread(journal.sync)
 
-    # Beside those in flight, some that wait for a retry, their slots given back.
+    # Beside those in flight (at the most: the limit may grow), some that wait for a retry, their slots given back.
     workers = [asyncio.create_task(work()) for _ in range(client.concurrency + max(client.concurrency, _WAITING))]
     syncing = asyncio.create_task(sync())
     stopping = asyncio.create_task(stop.wait())

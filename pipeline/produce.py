@@ -14,11 +14,12 @@ import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pipeline import generation
+from pipeline.autolimit import AutoLimit, Change
 from pipeline.config import RunConfig
 from pipeline.conversation import Script, Walk
 from pipeline.dialects import dialect_named
@@ -74,6 +75,7 @@ class Produced:
     journal: Journal
     interrupted: bool = False
     stopped: str = ""  # why the run could not go on
+    limits: list[Change] = field(default_factory=list)  # how --concurrency auto went, as far as anything was asked
 
     walk: Walk | None = None  # while it is being asked
 
@@ -226,6 +228,7 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
                 )
             finally:
                 produced.interrupted = stop.is_set() and not produced.stopped
+                produced.limits = client.limits
 
 
 def exhaust(steps: Steps[T]) -> T:
@@ -251,7 +254,7 @@ def reopen(folder: RunFolder) -> Produced:
             dialect=dialect_named(target["dialect"]),
             model=target["model"],
             identity=target["identity"],
-            concurrency=target["concurrency"],
+            concurrency=AutoLimit() if target["concurrency"] == "auto" else target["concurrency"],
             stop=tuple(target["stop"]),
             demo=target["demo"],
             licence=target["licence"],
@@ -326,7 +329,7 @@ def manifest(prepared: Prepared, target: Target) -> dict[str, Any]:
             "model": target.model,
             "context": target.context,
             "identity": target.identity,
-            "concurrency": target.concurrency,
+            "concurrency": target.at_a_time,
             "stop": target.stop,
             "demo": target.demo,
             "licence": target.licence,

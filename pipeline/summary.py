@@ -28,6 +28,7 @@ def generated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
     for error, count in summary["errors"].items():
         lines.append(f"  failed  {count:5d}  {error}")
     lines.append(_speed(summary["latency"], summary["tokens"]))
+    lines.append(_concurrency(summary["concurrency"]["history"]))
     if summary["client_bound"]:
         lines.append(CLIENT_BOUND)
     if kept:
@@ -80,6 +81,14 @@ def _speed(latency: dict[str, float] | None, tokens: dict[str, Any]) -> str:
         return ""
     said = f"latency  p50 {latency['e2e_p50']:.2f} s, p95 {latency['e2e_p95']:.2f} s"
     return f"{said}, {rate}" if (rate := _rate(tokens)) else said
+
+
+def _concurrency(history: list[dict[str, Any]]) -> str:
+    if not history:
+        return ""
+    looks_up = history[-1]["why"] == "looked up"  # for a moment, from where it has settled
+    last = history[-2] if looks_up else history[-1]
+    return f"concurrency auto: {'settled' if last['why'] == 'settled' else 'not yet settled,'} at {last['limit']}"
 
 
 def _rate(tokens: dict[str, Any]) -> str:

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
+from pipeline.autolimit import AutoLimit
 from pipeline.client import LLMClient, default_transport
 from pipeline.config import RunConfig
 from pipeline.dialects import DIALECTS, Dialect, dialect_named
@@ -19,8 +21,6 @@ from pipeline.headers import request_headers
 from pipeline.models import Model, demo_model, local_model
 from pipeline.probe import Server, probe
 from pipeline.rate import RateLimit
-
-DEFAULT_CONCURRENCY = 6  # for a server we know nothing about: KoboldCpp runs one and queues six, then refuses
 
 Say = Callable[[str], None]
 
@@ -34,7 +34,7 @@ class Target:
     dialect: Dialect
     model: str | None
     identity: str
-    concurrency: int
+    concurrency: int | AutoLimit
     product: str = ""  # what the server calls itself
     slots: int | None = None  # requests that it works on at a time, where it tells
     context: int | None = None  # tokens, where it tells
@@ -44,6 +44,11 @@ class Target:
     embedded: Model | None = None
     headers: dict[str, str] | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def at_a_time(self) -> int | Literal["auto"]:
+        """How many requests are in flight, for people and files."""
+        return self.concurrency if isinstance(self.concurrency, int) else "auto"
 
 
 async def find_target(config: RunConfig, say: Say) -> Target:
@@ -102,12 +107,18 @@ async def find_target(config: RunConfig, say: Say) -> Target:
     )
 
 
-def _concurrency(config: RunConfig, found: Server, say: Say) -> int:
-    wanted = config.concurrency or found.slots or DEFAULT_CONCURRENCY
-    if found.most is not None and wanted > found.most:
-        say(f"{found.product} takes {found.most} requests at a time, not {wanted}")
+def _concurrency(config: RunConfig, found: Server, say: Say) -> int | AutoLimit:
+    """As many at a time as were asked for; else what the server says, or what it takes to find out."""
+    if config.concurrency is None:
+        most = found.most or found.slots or AutoLimit().most
+        start = (
+            1 if found.dialect.startswith("ollama") else AutoLimit().start
+        )  # Ollama works on one unless told otherwise
+        return AutoLimit(start=min(found.slots or start, most), most=most)
+    if found.most is not None and config.concurrency > found.most:
+        say(f"{found.product} takes {found.most} at a time, not {config.concurrency}: more would be refused or cut off")
         return found.most
-    return wanted
+    return config.concurrency
 
 
 @asynccontextmanager
@@ -115,6 +126,7 @@ async def connected(config: RunConfig, target: Target) -> AsyncIterator[LLMClien
     """A client for the target, which is started first if it is the embedded one."""
     async with contextlib.AsyncExitStack() as stack:
         if target.embedded is not None:
+            assert isinstance(target.concurrency, int)  # it is started with as many slots
             server = await stack.enter_async_context(EmbeddedServer(target.embedded.path, parallel=target.concurrency))
             target = replace(target, url=server.url, api_key=server.api_key)
         yield await stack.enter_async_context(

@@ -87,6 +87,23 @@ def test_generate_says_what_became_of_the_replies_and_where_they_are(tmp_path):
     assert "small embedded model" not in done.stdout
 
 
+def test_generate_finds_its_concurrency_out_and_says_so_unless_it_is_given(tmp_path):
+    with FakeServer() as server:
+        auto = pipeline("generate", "--server", server.url, "--out", "a", "--samples", 3, cwd=tmp_path)
+        given = pipeline("generate", "--server", server.url, "--out", "g", "--concurrency", 5, cwd=tmp_path)
+    assert (auto.returncode, given.returncode) == (0, 0), auto.stderr + given.stderr
+    assert "concurrency auto: " in auto.stdout and "concurrency auto" not in given.stdout
+    found = json.loads((tmp_path / "a" / "results.json").read_text())["generate"]["concurrency"]
+    assert found["asked"] == "auto" and found["history"][0] == {"seconds": 0.0, "limit": 4, "why": "start"}
+    found = json.loads((tmp_path / "g" / "results.json").read_text())["generate"]["concurrency"]
+    assert found == {"asked": 5, "history": []}
+
+
+def test_eval_has_one_concurrency(tmp_path):
+    done = pipeline("eval", "--server", "http://127.0.0.1:9", "--concurrency", "auto", cwd=tmp_path)
+    assert done.returncode == 2 and "a latency holds for one concurrency" in done.stderr
+
+
 def test_rows_are_prompt_and_completion_with_where_they_come_from(tmp_path):
     with FakeServer() as server:
         done = pipeline("generate", "--server", server.url, "--out", "x", "--seed", 5, cwd=tmp_path)

@@ -13,14 +13,14 @@ LAYERS = [
     ("words", "errors records config resources"),
     (
         "server",
-        "dialects sse headers evennia retry limits httpx_errors transport thinking reply refusal stopwatch rate client probe project models embedded",
+        "dialects sse headers evennia retry autolimit limits httpx_errors transport thinking reply refusal stopwatch receive rate client probe project models embedded",
     ),
     ("prompts", "personas templates"),
     ("produce", "tables runfolder plan journal conversation generation target produce"),
     ("judge", "scorers latency stats scored"),
     ("select", "splits curate card dataset"),
     ("tell", "evaluation summary progress dryrun ping runs"),
-    ("doors", "cli __init__ __main__"),
+    ("doors", "options cli __init__ __main__"),
 ]
 LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names.split()}
 

@@ -1,0 +1,127 @@
+"""The options of the commands, and what a value of each may be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+class _PerPersona(click.ParamType[int | None]):
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "all":
+            return None
+        return click.IntRange(min=1).convert(value, param, ctx)
+
+
+class _Concurrency(click.ParamType[int | None]):
+    def __init__(self, *, auto: bool) -> None:
+        self.name = "auto|N" if auto else "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value != "auto":
+            return click.IntRange(1, 4096).convert(value, param, ctx)
+        if self.name == "N":
+            self.fail("a latency holds for one concurrency: give a number. Auto is for generate.", param, ctx)
+        return None
+
+
+class _Price(click.ParamType[tuple[float, float]]):
+    name = "IN,OUT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        try:
+            paid_in, paid_out = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers such as 0.15,0.60", param, ctx)
+        if not (0 <= paid_in < 1e9 and 0 <= paid_out < 1e9):
+            self.fail(f"{value!r}: a price is neither negative nor endless", param, ctx)
+        return paid_in, paid_out
+
+
+def with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_SERVER_HELP = (
+    "'embedded' (the default), the address of a server, or a [targets.NAME] of pipeline.toml. "
+    "LLM_HOST stands for it, LLM_API_KEY is its key."
+)
+_DIALECT_HELP = (
+    "auto, openai, completions, textgen, koboldcpp, llamacpp, ollama, ollama-generate, or one you installed."
+)
+TO_A_SERVER = (
+    click.option("--server", metavar="embedded|URL|NAME", help=_SERVER_HELP),
+    click.option("--dialect", default="auto", show_default=True, help=_DIALECT_HELP),
+    click.option("--model", help="The model's name, where a server has several."),
+    click.option("--model-path", metavar="FILE.gguf", help="A model of your own for the embedded server."),
+    click.option(
+        "--format", default="transcript", show_default=True,
+        help="Messages as one text, for dialects that want text: transcript, chatml, llama3, alpaca, mistral.",
+    ),
+    click.option(
+        "--system", type=click.Choice(["keep", "merge"]), default="keep", show_default=True,
+        help="merge: into the player's message, for models without a system role.",
+    ),
+    click.option("--max-tokens", type=click.IntRange(min=1), default=80, show_default=True),
+    click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0.001), default=120.0, show_default=True, help="Seconds a reply."
+    ),
+    click.option("--insecure", is_flag=True, help="Take any TLS certificate, for a server at home."),
+)  # fmt: skip
+
+
+def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """What `generate` and `eval` share."""
+    each = [
+        click.option("--personas", metavar="SOURCE", help="YAML, JSONL, CSV, Parquet, a folder of them, or a hub id."),
+        click.option("--scenarios", metavar="SOURCE", help="The same, for scenarios."),
+        click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
+        click.option("--template", default="npc/default", show_default=True, help="The prompt, e.g. npc/barks."),
+        click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Replies per line."),
+        click.option(
+            "--per-persona", type=_PerPersona(), default=str(per_persona), show_default=True, help="Scenarios for each."
+        ),
+        click.option("--limit", type=click.IntRange(min=1), help="Ask for the first so many only."),
+        click.option("--top-p", type=click.FloatRange(0, 1)),
+        click.option("--top-k", type=click.IntRange(min=0)),
+        click.option("--min-p", type=click.FloatRange(0, 1)),
+        click.option("--repeat-penalty", type=click.FloatRange(min=0)),
+        click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other replies."),
+        click.option(
+            "--concurrency",
+            type=_Concurrency(auto=auto),
+            help="Requests at a time" + (", or found out.  [default: auto]" if auto else ".  [default: 1]"),
+        ),
+        click.option(
+            "--rpm", "requests_per_minute", type=click.FloatRange(0, min_open=True), help="Requests by the minute."
+        ),
+        click.option(
+            "--tpm", "tokens_per_minute", type=click.FloatRange(0, min_open=True), help="Tokens by the minute."
+        ),
+        click.option("--price", type=_Price(), help="Of a million tokens: of the prompts, and of the replies."),
+        click.option(
+            "--max-cost", type=click.FloatRange(0, min_open=True), help="Ask no more when it has cost that much."
+        ),
+        click.option("--strict", is_flag=True, help="Refuse a source with any bad row."),
+        click.option("--out", metavar="DIR", help="The run's folder.  [default: under runs/, named by the options]"),
+        click.option(
+            "--resume",
+            is_flag=False,
+            flag_value="",
+            metavar="[RUN]",
+            help="Go on with a run: the newest unfinished one.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Count, estimate and show the first prompts. Sends nothing."),
+        click.option("--quiet", is_flag=True, help="No progress."),
+        click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object."),
+    ]
+
+    return with_options(*TO_A_SERVER, *each)
