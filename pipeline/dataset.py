@@ -65,7 +65,7 @@ class Made:
     limits: list[Change] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """As it is printed and stored: times in seconds. `concurrency.history` is of this invocation alone."""
+        """As it is printed and stored: times in seconds. `concurrency.history` is of the last that asked anything."""
         return {
             "asked": self.asked,
             "answered": self.answered,

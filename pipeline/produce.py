@@ -8,6 +8,7 @@ was, and asks only for what is missing; when nothing is, no server is needed for
 
 import asyncio
 import contextlib
+import json
 import os
 import platform
 import shutil
@@ -171,6 +172,7 @@ async def produce(
             finally:
                 watch.end()
         else:
+            produced.limits = _limits_before(folder)
             watch.say(f"{folder.path}: everything is answered already, nothing is asked. Another --out asks anew.")
         return produced, exhaust(steps)
 
@@ -190,6 +192,14 @@ def _compare_with_before(folder: RunFolder, config: RunConfig, target: Target, w
         changed.append(f"model {identity!r} -> {target.identity!r}")
     if changed:
         watch.say(f"{folder.path}: changed since it was begun: {'; '.join(changed)}. What that touches is asked anew.")
+
+
+def _limits_before(folder: RunFolder) -> list[Change]:
+    """When nothing is asked this time, what the results say of the last time still holds."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        history = json.loads(folder.results.read_text("utf-8"))["generate"]["concurrency"]["history"]
+        return [Change(**change) for change in history]
+    return []
 
 
 async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
