@@ -9,6 +9,7 @@ python tests/bench/embedded.py speed    tokens a second through `pipeline genera
 import asyncio
 import json
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from pipeline.resources import shipped
 from pipeline.runfolder import Inputs
 from pipeline.target import find_target
 
-REQUESTS, PER_PERSONA = 72, 4
+REQUESTS, PER_PERSONA = 28, 4
 
 
 async def bodies(max_tokens: int) -> list[dict]:
@@ -83,7 +84,7 @@ def cache() -> None:
 def speed() -> None:
     asked = asyncio.run(bodies(max_tokens=80))
     ratios = []
-    for _ in range(2):
+    for _ in range(3):
         _, direct, _ = asyncio.run(drive(asked))
         with tempfile.TemporaryDirectory() as folder:
             command = [
@@ -102,6 +103,7 @@ def speed() -> None:
         ours = json.loads(done.stdout)["tokens"]["completion_per_second"]
         ratios.append(ours / direct)
         print(f"pipeline generate {ours:.1f} tokens/s, llama.cpp directly {direct:.1f}, ratio {ratios[-1]:.2f}")
+    print(f"median ratio {statistics.median(ratios):.2f}")
 
 
 if __name__ == "__main__":
