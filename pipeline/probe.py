@@ -147,6 +147,13 @@ async def _product(look: "_Look", found: Server, model: dict[str, Any]) -> Serve
         return replace(found, product=_called("Ollama", version), dialect="ollama", models=models)
     if (await look.glance("/v1/internal/health")).get("status") == "ok":
         return replace(found, product="text-generation-webui")
+    owned = (await look.glance("/api/v0/models")).get("data")
+    if isinstance(owned, list) and any(isinstance(one, dict) and "state" in one for one in owned):
+        # It lists all that was ever downloaded, models for embeddings with them, and loads what is asked for.
+        speak = [one for one in owned if isinstance(one, dict) and one.get("type") != "embeddings" and one.get("id")]
+        loaded = [one for one in speak if one.get("state") == "loaded"] or speak
+        models = tuple(one["id"] for one in loaded if isinstance(one["id"], str))
+        return replace(found, product="LM Studio", models=models)
     described = await look.glance("/openapi.json")
     about, paths = described.get("info"), described.get("paths")
     if isinstance(about, dict) and "llama.cpp Python API" in str(about.get("title")):
@@ -174,6 +181,7 @@ class _Look:
         self._seen: set[int] = set()  # statuses, 0 for no HTTP
         self._busy = ""
         self._text = ""
+        self._slow = False
         self.shown = str(httpx.URL(url).copy_with(userinfo=b""))
 
     def nobody_known(self, page: str) -> str:
@@ -205,11 +213,16 @@ class _Look:
         return ""
 
     async def glance(self, path: str) -> dict[str, Any]:
-        """The JSON object there, or an empty one whatever goes wrong."""
+        """The JSON object there, or an empty one whatever goes wrong. A server that keeps us waiting is not looked at again."""
+        if self._slow:
+            return {}
         try:
             async with asyncio.timeout(_GLANCE):
                 status, body = await self._ask("GET", path, None)
-        except (ConfigError, TimeoutError):
+        except ConfigError:
+            return {}
+        except TimeoutError:
+            self._slow = True
             return {}
         return body if status == 200 and isinstance(body, dict) else {}
 

@@ -397,6 +397,33 @@ PRODUCTS = {
         {MODELS_AT: listed(owned_by="user"), ("GET", "/v1/internal/health"): (200, {"status": "ok"})},
         ("openai", "text-generation-webui", None, None, None),
     ),
+    "LM Studio": (
+        {
+            MODELS_AT: (200, {"data": [{"id": "big"}, {"id": "mira-7b"}, {"id": "embed"}]}),
+            ("GET", "/api/v0/models"): (
+                200,
+                {
+                    "data": [
+                        {"id": "big", "type": "llm", "state": "not-loaded"},
+                        {"id": "mira-7b", "type": "llm", "state": "loaded"},
+                        {"id": "embed", "type": "embeddings", "state": "loaded"},
+                    ]
+                },
+            ),
+        },
+        ("openai", "LM Studio", None, None, None),
+    ),
+    "llama-cpp-python": (
+        {
+            MODELS_AT: listed(owned_by="me"),
+            ("GET", "/openapi.json"): (200, {"info": {"title": "llama.cpp Python API", "version": "0.3.36"}}),
+        },
+        ("openai", "llama-cpp-python 0.3.36", 1, 1, None),
+    ),
+    "transformers serve": (
+        {MODELS_AT: listed(), ("GET", "/openapi.json"): (200, {"info": {}, "paths": {"/load_model": {}}})},
+        ("openai", "transformers serve", 1, None, None),
+    ),
     "somebody else": ({MODELS_AT: listed()}, ("openai", "", None, None, None)),
 }
 
@@ -421,6 +448,16 @@ def test_of_ollamas_models_the_one_that_is_loaded_is_taken():
     routes = {**PRODUCTS["Ollama"][0], MODELS_AT: both}
     assert found(routes).models == ("a", "b")
     assert found({**routes, ("GET", "/api/ps"): (200, {"models": [{"name": "b"}]})}).models == ("b",)
+
+
+def test_of_lm_studios_models_the_loaded_ones_that_speak_are_offered():
+    assert found(PRODUCTS["LM Studio"][0]).models == ("mira-7b",)
+
+
+def test_transformers_serve_that_needs_no_name_is_sent_none():
+    routes = PRODUCTS["transformers serve"][0]
+    assert found(routes).models == ("mira-7b",)
+    assert found({**routes, ("POST", CHAT): (200, CHAT_REPLY)}).models == ()
 
 
 def test_koboldcpps_address_may_end_with_api():
