@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 nothing was kept, 2 wrong usage or no server, 3 incomplete
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -118,6 +119,9 @@ def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: st
     from pipeline.resources import shipped
     from pipeline.runfolder import RunFolder, newest_unfinished
 
+    for name in _given():
+        if isinstance(value := options.get(name), float) and not math.isfinite(value):
+            raise click.UsageError(f"--{name.replace('_', '-')}: {value} is no number to go by.")
     if options["resume"] is not None:
         _only(("resume", *RunConfig.FREE, "quiet", "as_json"), "--resume takes the run's own options")
         folder = Path(options["resume"] or newest_unfinished(RUNS, command))
@@ -126,8 +130,13 @@ def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: st
             raise ConfigError(f"{folder}: a run of pipeline {manifest.get('command')}, not of pipeline {command}.")
         given = {name: options[name] for name in RunConfig.FREE if name in _given()}
         headers = LLMSettings.from_environment().headers if os.environ.get("LLM_HEADERS") else None
+        begun = manifest.get("asked", {}).get("concurrency")
+        if command == "eval" and given.get("concurrency", begun) != begun:
+            raise ConfigError(f"{folder}: measured at --concurrency {begun}, which is what its latencies hold for.")
         try:
-            return RunConfig(**manifest["asked"] | given, headers=headers), folder
+            config = RunConfig(**manifest["asked"] | given, headers=headers)
+            _check_cost(config)
+            return config, folder
         except (LookupError, TypeError) as exc:
             raise ConfigError(f"{folder / 'run.json'}: not a whole manifest ({exc}). Make the run anew.") from exc
     here = shipped("data")
@@ -146,14 +155,18 @@ def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: st
         split_by=options.get("split_by", "both"),
         **{name: options[name] for name in _PASSED_ON} | _server_options(options),
     )
-    if config.max_cost is not None and config.price is None:
-        raise ConfigError(
-            "--max-cost needs a --price, to know what a reply costs: --price IN,OUT for a million tokens."
-        )
+    _check_cost(config)
     if command == "eval" and config.concurrency is None:
         config = replace(config, concurrency=1)
     name = f"{command}-{digest(config.fingerprint())[:8]}"
     return config, Path(options["out"]) if options["out"] else RUNS / name
+
+
+def _check_cost(config: "RunConfig") -> None:
+    if config.max_cost is not None and config.price is None:
+        raise ConfigError(
+            "--max-cost needs a --price, to know what a reply costs: --price IN,OUT for a million tokens."
+        )
 
 
 _PASSED_ON = (

@@ -35,9 +35,10 @@ from pipeline.rate import RateLimit
 from pipeline.receive import body_of, is_stream, receive
 from pipeline.records import Attempt, Completion, Message, Request
 from pipeline.refusal import overflow_in, refused_by
-from pipeline.reply import StreamReader, UnreadableReply, read_reply
+from pipeline.reply import StreamReader, UnreadableReply, read_reply, with_prompt_tokens
 from pipeline.retry import RetryBudget, final_status, retry_delay
 from pipeline.stopwatch import Read, Stopwatch, Waits
+from pipeline.thinking import without_thinking
 
 OnAttempt = Callable[[Attempt], None]
 
@@ -158,7 +159,8 @@ class LLMClient:
                     if wait := self._rate.take(loop.time(), self._tokens(request, content)):
                         deadline += wait  # which is nobody's slowness
                         limit.reschedule(deadline)
-                        await asyncio.sleep(wait)
+                        if await _is_set_within(wait, stop):
+                            raise Unreachable(f"POST {self.address}: not sent: told to stop", url=self.address)
                         slot.waited += wait
                     taken = time.perf_counter()
                     waits.limiter = slot.waited - waits.before
@@ -190,7 +192,8 @@ class LLMClient:
             raise TimedOut(
                 f"POST {self.address}: no whole reply within {self._timeout:g} s. {why}", url=self.address
             ) from exc
-        return await self._count(reply, attempt, on_attempt, deadline - loop.time())
+        counted = await self._count(reply, attempt, on_attempt, deadline - loop.time())
+        return with_prompt_tokens(counted, request)
 
     async def _count(
         self, reply: Completion, attempt: Attempt, on_attempt: OnAttempt | None, left: float
@@ -229,7 +232,8 @@ class LLMClient:
                 status, answer = await self._exchange(self._seed_url, json.dumps(body))
             if status == 200:
                 parsed = json.loads(answer)
-                return text_in(parsed) if self._settings is not None else well_formed(self.dialect.decode(parsed).text)
+                said = text_in(parsed) if self._settings is not None else self.dialect.decode(parsed).text
+                return without_thinking(well_formed(said))
         except TimeoutError:
             answer = f"no whole reply within {self._timeout:g} s"
         except httpx.HTTPError as exc:
@@ -275,6 +279,7 @@ class LLMClient:
                 streamed=reader is not None,
                 body=without(whole(), self._secrets) if body is None and reads else body,
                 error=error,
+                dialect=self.dialect.name,
                 final=final,
             )
             if on_attempt is not None:

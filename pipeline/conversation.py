@@ -3,16 +3,15 @@
 For now a conversation is one turn: the player's first line, the NPC's answer.
 """
 
-import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pipeline.dialects import Dialect
+from pipeline.dialects import Dialect, dialect_named
 from pipeline.journal import Journal
 from pipeline.plan import Plan
 from pipeline.records import Completion, GenerateConfig, Item, Message, Request, Timing, Turn, digest
-from pipeline.reply import UnreadableReply, read_reply
+from pipeline.reply import UnreadableReply, read_reply, with_prompt_tokens
 from pipeline.templates import Prompt, TemplateFailed, TextFormat
 from pipeline.thinking import without_thinking
 
@@ -126,7 +125,9 @@ class Walk:
         if attempt.error is not None:
             return turn(None, attempt.error, is_open=not attempt.final)
         try:
-            reply = read_reply(self._dialect, attempt.body or "", streamed=attempt.streamed)
+            # A run may go on in another dialect: what is on record stays in that which it came in.
+            dialect = self._dialect if attempt.dialect is None else dialect_named(attempt.dialect)
+            reply = read_reply(dialect, attempt.body or "", streamed=attempt.streamed)
         except UnreadableReply as exc:
             return turn(None, str(exc))
         if attempt.tokens is not None:
@@ -135,7 +136,10 @@ class Walk:
         return turn(self._as_said(reply, planned, attempt.timing, recorded.attempts))
 
     def _as_said(self, reply: Completion, planned: _Planned, timing: Timing | None, attempts: int) -> Completion:
-        stop = planned.ask.request.config.stop if planned.ask else ()
+        stop: tuple[str, ...] = ()
+        if planned.ask is not None:
+            stop = planned.ask.request.config.stop
+            reply = with_prompt_tokens(reply, planned.ask.request)
         said = clean(reply.text, planned.item.npc.name, stop)
         raw = reply.text if said != reply.text.strip() else None
         return replace(reply, text=said, raw=raw, timing=timing, attempts=attempts)
@@ -155,9 +159,28 @@ def merged(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 def clean(text: str, name: str, stop: tuple[str, ...] = ()) -> str:
     """The reply as the NPC says it: without thinking, up to the first of the strings that should have stopped it (some servers
     go on), and without the speaker's own name in front, which models like to repeat, bare or in bold."""
-    text = without_thinking(text).lstrip()
+    text = without_thinking(text)
+    said = _unlabelled(text.strip(), name)
+    if said == text.strip():
+        said = text  # with the line feed that it may begin with, and a string that stops it
     for one in stop:
-        text = text.partition(one)[0]
-    text = text.strip()
-    label = re.match(rf"(\*\*|__|\[)?{re.escape(name)}\s*(?:(?:\*\*|__|\])\s*:|:\s*(?:\*\*|__)?)", text)
-    return text[label.end() :].lstrip() if label else text
+        said = said.partition(one)[0]
+    return said.strip()
+
+
+def _unlabelled(text: str, name: str) -> str:
+    # Without a regular expression: compiling one for each name takes longer than all else that is done to a reply.
+    opening, closing = next((pair for pair in _BRACKETS if text.startswith(pair[0])), ("", ""))
+    rest = text.removeprefix(opening)
+    if not rest.startswith(name):
+        return text
+    rest = rest.removeprefix(name).lstrip()
+    if not closing:
+        return rest[1:].lstrip() if rest.startswith(":") else text
+    if rest.startswith(f":{closing}"):  # **Mira:** Hello.
+        return rest.removeprefix(f":{closing}").lstrip()
+    after = rest.removeprefix(closing).lstrip()
+    return after[1:].lstrip() if rest.startswith(closing) and after.startswith(":") else text
+
+
+_BRACKETS = (("**", "**"), ("__", "__"), ("[", "]"))

@@ -1,5 +1,6 @@
 """What a run would be: how many requests, about how many tokens and minutes, and the first ones as they would be sent."""
 
+import contextlib
 import json
 import tempfile
 from itertools import islice
@@ -17,6 +18,7 @@ from pipeline.progress import duration, printable
 from pipeline.records import Usage
 from pipeline.runfolder import Inputs
 from pipeline.target import Target
+from pipeline.templates import TemplateFailed
 
 _SHOWN = 2
 _SAMPLED = 200  # requests that the estimate of tokens goes by
@@ -46,7 +48,10 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(config, Inputs(Path(scratch)), watch)
         script = make_script(config, target, prepared.templates)
-        asks = [script.ask(item, place) for place, item in enumerate(islice(prepared.plan, _SAMPLED))]
+        asks = []
+        for place, item in enumerate(islice(prepared.plan, _SAMPLED)):
+            with contextlib.suppress(TemplateFailed):  # which costs the run that row, too
+                asks.append(script.ask(item, place))
     characters = sum(len(ask.request.prompt or "".join(m.content for m in ask.request.messages)) for ask in asks)
     requests = prepared.count.items
     prompt_tokens = round(requests * characters / max(len(asks), 1) / _CHARACTERS_A_TOKEN)

@@ -79,6 +79,8 @@ class Journal:
         if attempt.error is not None:
             payload["error"] = attempt.error
         payload["timing"] = {name: value for name, usual in _TIMES if (value := getattr(timing, name)) != usual}
+        if attempt.dialect is not None:
+            payload["dialect"] = attempt.dialect
         if attempt.tokens is not None:
             payload["tokens"] = attempt.tokens
         payload["body"] = attempt.body
@@ -143,6 +145,7 @@ class Journal:
             body=payload["body"],
             error=payload.get("error"),
             tokens=payload.get("tokens"),
+            dialect=payload.get("dialect"),
             final=match[4] == b"true",
         )
         return Recorded(attempt, attempts)

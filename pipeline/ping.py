@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from pipeline.config import RunConfig
+from pipeline.conversation import merged
 from pipeline.errors import ServerError
 from pipeline.produce import Watcher
 from pipeline.progress import printable
@@ -62,13 +63,14 @@ async def ping(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
 
 def _request(config: RunConfig, target: Target) -> Request:
     sampling = GenerateConfig(max_tokens=config.max_tokens, temperature=config.temperature, stop=target.stop, seed=0)
+    messages = merged(_MESSAGES) if config.system == "merge" else _MESSAGES
     if target.dialect.wants == "messages":
-        return Request(messages=_MESSAGES, config=sampling)
+        return Request(messages=messages, config=sampling)
     from dataclasses import replace
     from types import SimpleNamespace
 
-    text, stop = Templates().text_format(config.format).render(_MESSAGES, SimpleNamespace(name=_NPC), "Traveller")
-    return Request(messages=_MESSAGES, prompt=text, config=replace(sampling, stop=sampling.stop + stop))
+    text, stop = Templates().text_format(config.format).render(messages, SimpleNamespace(name=_NPC), "Traveller")
+    return Request(messages=messages, prompt=text, config=replace(sampling, stop=sampling.stop + stop))
 
 
 def _text(summary: dict[str, Any], address: str) -> str:

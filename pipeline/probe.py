@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from pipeline.dialects import DIALECTS
-from pipeline.dialects.base import count_of, error_text
+from pipeline.dialects.base import count_of, error_text, well_formed
 from pipeline.errors import ConfigError
 from pipeline.headers import secrets_in, without
 from pipeline.records import GenerateConfig, Message, Request
@@ -84,7 +84,7 @@ async def probe(
     only_posts = status in (405, 501)  # to any GET, it seems: then that says nothing about a path
     if status == 200 and isinstance(body, dict) and isinstance(body.get("data"), list):
         listed = [model for model in body["data"] if isinstance(model, dict) and isinstance(model.get("id"), str)]
-        found = Server(url, "openai", tuple(model["id"] for model in listed))
+        found = Server(url, "openai", tuple(well_formed(model["id"]) for model in listed))
         if listed:
             found = replace(found, context=count_of(listed[0].get("max_model_len")))
         found = await _product(look, found, listed[0] if listed else {})
@@ -255,7 +255,9 @@ class _Look:
         status = response.status_code
         self._seen.add(status)
         if status in (401, 403):
-            raise ConfigError(f"{self.shown}: the server wants a key ({status}). Set LLM_API_KEY to it.")
+            raise ConfigError(
+                f"{self.shown}: the server wants a key ({status}). Set LLM_API_KEY (or what `key` of its target names) to it."
+            )
         self._text = body[:20_000].decode("utf-8", "replace")
         try:
             answer = json.loads(body)

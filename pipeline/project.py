@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 
 FILE = Path("pipeline.toml")
 
-Price = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+Price = tuple[Annotated[float, Field(ge=0, lt=1e9)], Annotated[float, Field(ge=0, lt=1e9)]]
 
 
 class NamedTarget(BaseModel):
@@ -48,7 +48,7 @@ class Project(BaseModel):
 def named_target(server: str) -> NamedTarget | None:
     """The target of that name; None where `server` is an address. Raises ConfigError for a file that is not right, and for a
     word that is neither."""
-    if not server or any(sign in server for sign in ".:/@[") or server == "localhost":
+    if _is_address(server):
         return None
     targets = _read().targets
     if server in targets:
@@ -60,13 +60,20 @@ def named_target(server: str) -> NamedTarget | None:
     )
 
 
+def _is_address(server: str) -> bool:
+    return not server or any(sign in server for sign in ".:/@[") or server in ("localhost", "embedded")
+
+
 def _read() -> Project:
     try:
-        found: dict[str, Any] = tomllib.loads(FILE.read_text("utf-8"))
+        found: dict[str, Any] = tomllib.loads(FILE.read_text("utf-8-sig"))
     except FileNotFoundError:
         return Project()
     except (OSError, ValueError) as exc:  # TOML's own error has line and column
         raise ConfigError(f"{FILE}: cannot be read: {exc}") from exc
+    for name in found.get("targets", {}) if isinstance(found.get("targets"), dict) else ():
+        if _is_address(name):
+            raise ConfigError(f"{FILE}: targets.{name}: no name for a target: --server would take it for an address.")
     try:
         return Project.model_validate(found)
     except ValidationError as exc:

@@ -84,6 +84,11 @@ class Request:
         )
 
     @property
+    def about_tokens(self) -> int:
+        """An estimate, by four characters a token, for where nobody counts those of the prompt."""
+        return (len(self.prompt) if self.prompt is not None else sum(len(m.content) for m in self.messages)) // 4
+
+    @property
     def text(self) -> str:
         """The prompt, or without one the messages as lines."""
         return self.prompt if self.prompt is not None else "\n".join(message.content for message in self.messages)
@@ -186,6 +191,7 @@ class Attempt:
     body: str | None = None
     error: str | None = None
     tokens: int | None = None
+    dialect: str | None = None  # what the body is written in; None in journals of the first versions
     final: bool = False  # an answer: a reply, or a refusal that would come again; not to be asked for again
 
 

@@ -32,7 +32,7 @@ def _shorten(over: int | None) -> str:
 
 def refused_by(address: str, status: int, body: str, headers: httpx.Headers) -> Refused:
     hints = {
-        401: " Set LLM_API_KEY to the server's key.",
+        401: " Set LLM_API_KEY (or what `key` of its target names) to the server's key.",
         403: " Is the key in LLM_API_KEY the right one?",
         404: " Is the address right? Does the server's API go by another --dialect?",
     }

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from pipeline.dialects import Dialect
 from pipeline.dialects.base import error_in, error_text, well_formed
-from pipeline.records import Completion, Usage
+from pipeline.records import Completion, Request, Usage
 from pipeline.sse import Event, EventDecoder, LineDecoder
 from pipeline.thinking import Thinking
 
@@ -52,6 +52,13 @@ def _counted(completion: Completion) -> Completion:
         return completion
     tokens = math.ceil(len(completion.text.encode()) / 4)
     return replace(completion, usage=replace(completion.usage, completion_tokens=tokens, source="estimate"))
+
+
+def with_prompt_tokens(completion: Completion, request: Request) -> Completion:
+    """With an estimate of the prompt's tokens where the server does not count them: a price is paid for them all the same."""
+    if completion.usage.prompt_tokens is not None:
+        return completion
+    return replace(completion, usage=replace(completion.usage, prompt_tokens=request.about_tokens))
 
 
 class Brought(IntEnum):

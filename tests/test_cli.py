@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import web
 from fakes import FakeServer, reply_to
 
 from pipeline import load_run
@@ -304,6 +305,34 @@ def test_a_run_asks_no_more_when_it_has_cost_enough_and_goes_on_when_more_is_gra
         assert json.loads(second.stdout)["tokens"]["cost"] == pytest.approx(72 * 0.03)
         nothing_to_go_by = pipeline("generate", "--server", server.url, "--max-cost", 1, cwd=tmp_path)
     assert nothing_to_go_by.returncode == 2 and "--max-cost needs a --price" in nothing_to_go_by.stderr
+
+
+def test_a_reply_stays_in_the_dialect_it_came_in_when_the_run_goes_on_in_another(tmp_path):
+    with FakeServer(dialects=("openai",)) as server:
+        out = ["--out", tmp_path / "run", "--limit", 6]
+        assert pipeline("generate", "--server", server.url, *out, cwd=tmp_path).returncode == 0
+        before = (tmp_path / "run" / "dataset" / "sft" / "train.parquet").read_bytes()
+        asked = len(server.requests)
+        again = pipeline("generate", "--server", server.url, "--dialect", "ollama", *out, "--json", cwd=tmp_path)
+    assert again.returncode == 0 and len(server.requests) == asked
+    assert json.loads(again.stdout)["answered"] == 6
+    assert (tmp_path / "run" / "dataset" / "sft" / "train.parquet").read_bytes() == before
+
+
+def test_prompts_cost_something_also_where_the_server_does_not_count_them(tmp_path):
+    uncounted = {"choices": [{"index": 0, "message": {"content": "Aye, so it is."}, "finish_reason": "stop"}]}
+    with FakeServer(fault=lambda body: web.json_response(uncounted)) as server:
+        command = ["generate", "--server", server.url, "--price", "1000,0", "--max-cost", 0.5, "--concurrency", 1]
+        result = pipeline(*command, "--json", cwd=tmp_path)
+    assert result.returncode == 3 and len(server.requests) < 20
+    assert json.loads(result.stdout)["tokens"]["cost"] >= 0.5
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--temperature", "--max-cost", "--rpm"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_has_to_be_one(option, value, tmp_path):
+    result = pipeline("generate", option, value, "--price", "1,1", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
 
 
 def test_a_dry_run_says_what_it_would_cost(tmp_path):

@@ -30,7 +30,7 @@ from pipeline.errors import (
 )
 from pipeline.headers import request_headers, secrets_in
 from pipeline.records import GenerateConfig, Message, Request, Usage
-from pipeline.reply import read_reply
+from pipeline.reply import read_reply, with_prompt_tokens
 from pipeline.retry import MAX_ATTEMPTS
 from pipeline.transport import AiohttpTransport
 
@@ -228,7 +228,7 @@ class Counting:
 def test_a_server_that_does_not_say_how_many_tokens_is_asked_to_count_them():
     server = Counting({"results": [{"tokens": 3}]})
     answer, [body, count] = complete(server.transport, dialect="textgen")
-    assert answer.usage == Usage(completion_tokens=3, source="tokenizer")
+    assert answer.usage == Usage(prompt_tokens=4, completion_tokens=3, source="tokenizer")
     assert server.counted == [{"prompt": "Well met."}]
     assert (body.number, body.tokens, count.number, count.tokens, count.final) == (1, None, 0, 3, True)
     assert count.body == body.body and answer.timing == body.timing  # counting is no part of the reply's time
@@ -248,7 +248,7 @@ def test_a_server_that_cannot_count_is_asked_once_and_its_tokens_are_estimated(c
 
     asyncio.run(ask())
     assert len(server.counted) == 1
-    assert {answer.usage for answer in answers} == {Usage(completion_tokens=3, source="estimate")}
+    assert {answer.usage for answer in answers} == {Usage(prompt_tokens=4, completion_tokens=3, source="estimate")}
 
 
 def test_the_servers_own_figures_are_kept():
@@ -265,6 +265,7 @@ def test_the_record_of_an_answer_reads_like_the_answer():
     for answers in (ok(), streamed(chunk("“Well "), chunk("met”\u2028.", "stop"))):
         answer, [attempt] = complete(Server(answers).transport, stream=True)
         again = read_reply(LLMClient("http://npc").dialect, attempt.body, streamed=attempt.streamed)
+        again = with_prompt_tokens(again, REQUEST)
         assert (again.text, again.finish_reason, again.usage) == (answer.text, answer.finish_reason, answer.usage)
 
 

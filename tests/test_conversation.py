@@ -26,6 +26,7 @@ def user(text):
         ("**Mira:** Safe as ever.", "Safe as ever."),
         ("**Mira**: Safe as ever.", "Safe as ever."),
         ("[Mira]: Safe as ever.", "Safe as ever."),
+        ("[Mira: Safe as ever.]", "[Mira: Safe as ever.]"),
         ("Mira, the ferry is late.", "Mira, the ferry is late."),
         ("Miranda: hello", "Miranda: hello"),
         ("<think>Hm. Mira would</think>\n\nMira: Safe.", "Safe."),
@@ -45,6 +46,7 @@ def test_what_a_server_did_not_stop_at_is_cut_off():
     stop = ("\nAnna:", "\nMira:")
     assert clean(" Safe as ever.\nAnna: And tomorrow?\nMira: Ask tomorrow.", "Mira", stop) == "Safe as ever."
     assert clean("\nMira: Safe as ever.\nAnna:", "Mira", stop) == "Safe as ever."
+    assert clean("\nAnna: And tomorrow?", "Mira", stop) == ""  # nothing was said before it
 
 
 @given(st.text(max_size=60), st.text(min_size=1, max_size=10))

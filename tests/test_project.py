@@ -45,6 +45,9 @@ def test_a_name_that_is_not_there_says_which_are(here, text, said):
         (GPU + "concurrency = 0\n", r"targets\.gpu\.concurrency: .*greater than or equal to 1"),
         (GPU.replace("[0.15, 0.6]", "[-1, 0.6]"), r"targets\.gpu\.price\.0"),
         ('[servers.gpu]\nurl = "x"\n', "servers: Extra inputs"),
+        ('[targets.embedded]\nurl = "x"\n', r"targets\.embedded: no name for a target"),
+        ('[targets."gpu.home"]\nurl = "x"\n', r"targets\.gpu\.home: no name for a target"),
+        (GPU.replace("[0.15, 0.6]", "[inf, 0.6]"), r"targets\.gpu\.price\.0"),
         (GPU.replace('"GPU_KEY"', '"sk-secret-key-value"'), r"targets\.gpu\.key: String should match"),
     ],
 )
