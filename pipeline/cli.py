@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 nothing was kept, 2 wrong usage or no server, 3 incomplete
 """
 
 import json
-import math
 import os
 import signal
 import sys
@@ -80,6 +79,22 @@ def evaluate(run: str | None, suite: str, **options: Any) -> None:
     _run(config, folder, options, evaluating, tell)
 
 
+@cli.command()
+@with_options(*TO_A_SERVER, click.option("--json", "as_json", is_flag=True, help="The same as one JSON object."))
+def ping(**options: Any) -> None:
+    """Say who is there: server, model, context, slots; what would be sent; and one timed reply."""
+    import asyncio
+
+    from pipeline.config import RunConfig
+    from pipeline.ping import ping as one
+    from pipeline.progress import watcher
+
+    config = RunConfig(command="ping", personas="", scenarios="", stream=True, **_server_options(options))
+    summary, text = asyncio.run(one(config, watcher(quiet=options["as_json"])))
+    click.echo(json.dumps(summary) if options["as_json"] else text)
+    sys.exit(2 if summary["error"] else 0)
+
+
 def main() -> None:
     """Runs the command and turns what it raises into a sentence and an exit code."""
     code = 0
@@ -114,31 +129,12 @@ def main() -> None:
 def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: str = "") -> tuple["RunConfig", Path]:
     from dataclasses import replace
 
-    from pipeline.config import LLMSettings, RunConfig
+    from pipeline.config import RunConfig
     from pipeline.records import digest
     from pipeline.resources import shipped
-    from pipeline.runfolder import RunFolder, newest_unfinished
 
-    for name in _given():
-        if isinstance(value := options.get(name), float) and not math.isfinite(value):
-            raise click.UsageError(f"--{name.replace('_', '-')}: {value} is no number to go by.")
     if options["resume"] is not None:
-        _only(("resume", *RunConfig.FREE, "quiet", "as_json"), "--resume takes the run's own options")
-        folder = Path(options["resume"] or newest_unfinished(RUNS, command))
-        manifest = RunFolder(folder).manifest()
-        if manifest.get("command") != command:
-            raise ConfigError(f"{folder}: a run of pipeline {manifest.get('command')}, not of pipeline {command}.")
-        given = {name: options[name] for name in RunConfig.FREE if name in _given()}
-        headers = LLMSettings.from_environment().headers if os.environ.get("LLM_HEADERS") else None
-        begun = manifest.get("asked", {}).get("concurrency")
-        if command == "eval" and given.get("concurrency", begun) != begun:
-            raise ConfigError(f"{folder}: measured at --concurrency {begun}, which is what its latencies hold for.")
-        try:
-            config = RunConfig(**manifest["asked"] | given, headers=headers)
-            _check_cost(config)
-            return config, folder
-        except (LookupError, TypeError) as exc:
-            raise ConfigError(f"{folder / 'run.json'}: not a whole manifest ({exc}). Make the run anew.") from exc
+        return _resumed(command, options)
     here = shipped("data")
     if suite:
         here = Path(suite) if Path(suite).is_dir() else here / "suites" / suite
@@ -160,6 +156,28 @@ def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: st
         config = replace(config, concurrency=1)
     name = f"{command}-{digest(config.fingerprint())[:8]}"
     return config, Path(options["out"]) if options["out"] else RUNS / name
+
+
+def _resumed(command: str, options: dict[str, Any]) -> tuple["RunConfig", Path]:
+    from pipeline.config import LLMSettings, RunConfig
+    from pipeline.runfolder import RunFolder, newest_unfinished
+
+    _only(("resume", *RunConfig.FREE, "quiet", "as_json"), "--resume takes the run's own options")
+    folder = Path(options["resume"] or newest_unfinished(RUNS, command))
+    manifest = RunFolder(folder).manifest()
+    if manifest.get("command") != command:
+        raise ConfigError(f"{folder}: a run of pipeline {manifest.get('command')}, not of pipeline {command}.")
+    given = {name: options[name] for name in RunConfig.FREE if name in _given()}
+    headers = LLMSettings.from_environment().headers if os.environ.get("LLM_HEADERS") else None
+    begun = manifest.get("asked", {}).get("concurrency")
+    if command == "eval" and given.get("concurrency", begun) != begun:
+        raise ConfigError(f"{folder}: measured at --concurrency {begun}, which is what its latencies hold for.")
+    try:
+        config = RunConfig(**manifest["asked"] | given, headers=headers)
+        _check_cost(config)
+        return config, folder
+    except (LookupError, TypeError) as exc:
+        raise ConfigError(f"{folder / 'run.json'}: not a whole manifest ({exc}). Make the run anew.") from exc
 
 
 def _check_cost(config: "RunConfig") -> None:
@@ -199,22 +217,6 @@ def _server_options(options: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name in _OF_A_TARGET if (value := getattr(target, name)) is not None}
     written = {name: options[name] for name in _given() if name in _OF_A_TARGET}
     return found | kept | written | {"server": target.url, "key_variable": target.key or "LLM_API_KEY"}
-
-
-@cli.command()
-@with_options(*TO_A_SERVER, click.option("--json", "as_json", is_flag=True, help="The same as one JSON object."))
-def ping(**options: Any) -> None:
-    """Say who is there: server, model, context, slots; what would be sent; and one timed reply."""
-    import asyncio
-
-    from pipeline.config import RunConfig
-    from pipeline.ping import ping as one
-    from pipeline.progress import watcher
-
-    config = RunConfig(command="ping", personas="", scenarios="", stream=True, **_server_options(options))
-    summary, text = asyncio.run(one(config, watcher(quiet=options["as_json"])))
-    click.echo(json.dumps(summary) if options["as_json"] else text)
-    sys.exit(2 if summary["error"] else 0)
 
 
 def _run(
@@ -294,4 +296,5 @@ def _given() -> set[str]:
 
 def _only(allowed: tuple[str, ...], why: str) -> None:
     if extra := sorted(_given() - set(allowed)):
-        raise click.UsageError(f"{why}: --{extra[0].replace('_', '-')} has no place here.")
+        spelled = {param.name: param.opts[0] for param in click.get_current_context().command.params}
+        raise click.UsageError(f"{why}: {spelled[extra[0]]} has no place here.")

@@ -33,11 +33,11 @@ from pipeline.limits import Limiter, Slot, Turns
 from pipeline.probe import base_url
 from pipeline.rate import RateLimit
 from pipeline.receive import body_of, is_stream, receive
-from pipeline.records import Attempt, Completion, Message, Request
+from pipeline.records import Attempt, Completion, Message, Read, Request
 from pipeline.refusal import overflow_in, refused_by
 from pipeline.reply import StreamReader, UnreadableReply, read_reply, with_prompt_tokens
 from pipeline.retry import RetryBudget, final_status, retry_delay
-from pipeline.stopwatch import Read, Stopwatch, Waits
+from pipeline.stopwatch import Stopwatch, Waits
 from pipeline.thinking import without_thinking
 
 OnAttempt = Callable[[Attempt], None]
@@ -147,6 +147,7 @@ class LLMClient:
     ) -> Completion:
         body = self.dialect.encode(request, model=self._model, stream=self._stream)
         content = json.dumps(body).encode()
+        tokens = len(content) // 4 + (request.config.max_tokens or 0)  # about, of prompt and reply
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         number = 0
@@ -156,7 +157,7 @@ class LLMClient:
             async with asyncio.timeout_at(deadline) as limit:
                 while True:
                     number += 1
-                    if wait := self._rate.take(loop.time(), self._tokens(request, content)):
+                    if wait := self._rate.take(loop.time(), tokens):
                         deadline += wait  # which is nobody's slowness
                         limit.reschedule(deadline)
                         if await _is_set_within(wait, stop):
@@ -328,17 +329,11 @@ class LLMClient:
         except UnreadableReply as exc:
             problem = f"POST {self.address}: {exc}: {text[:200]!r}. Is it really {self.dialect.name}? See --dialect."
             problem = without(problem, self._secrets)
-            record(
-                error=problem, body="", added=True
-            )  # the record of the body stands; this one says that it is no answer
-            if exc.said is not None and (too_long := overflow_in(self.address, status, exc.said)):
-                raise too_long from exc
-            raise BadReply(problem, url=self.address) from exc
+            too_long = overflow_in(self.address, status, exc.said) if exc.said is not None else None
+            # The record of the body stands; this one says that it is no answer. A prompt that is too long stays so.
+            record(error=problem, body="", added=True, final=too_long is not None)
+            raise too_long or BadReply(problem, url=self.address) from exc
         return replace(reply, timing=attempt.timing, attempts=number), attempt
-
-    def _tokens(self, request: Request, content: bytes) -> int:
-        """About how many a request takes, prompt and reply: what limits by the minute go by."""
-        return len(content) // 4 + (request.config.max_tokens or 0)
 
     def _request(self, url: httpx.URL, content: bytes) -> httpx.Request:
         # Given a stream, httpx does not look for what it should add to the headers: that takes longer than all else here.

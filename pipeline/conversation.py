@@ -6,6 +6,7 @@ For now a conversation is one turn: the player's first line, the NPC's answer.
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 from pipeline.dialects import Dialect, dialect_named
 from pipeline.journal import Journal
@@ -43,12 +44,16 @@ class Script:
     def request(self, item: Item) -> Request:
         """Raises TemplateFailed: that costs the row."""
         messages = self.prompt.render(item, item.lines[0])
+        return self.as_sent(messages, item.npc, item.player, seed=item.seed(self.run_seed, 0, "npc"))
+
+    def as_sent(self, messages: tuple[Message, ...], npc: SimpleNamespace, player: str, *, seed: int) -> Request:
+        """The request for the NPC's answer to `messages`, as this model takes it. Raises TemplateFailed."""
         if self.merge_system:
             messages = merged(messages)
-        config = replace(self.config, seed=item.seed(self.run_seed, 0, "npc"))
+        config = replace(self.config, seed=seed)
         if self.text_format is None:
             return Request(messages=messages, config=config)
-        text, stop = self.text_format.render(messages, item.npc, item.player)
+        text, stop = self.text_format.render(messages, npc, player)
         return Request(messages=messages, prompt=text, config=replace(config, stop=config.stop + stop))
 
     def ask(self, item: Item, place: int) -> Ask:
@@ -117,7 +122,7 @@ class Walk:
             )
 
         if fresh := self._fresh.pop(ask.place, None):
-            return turn(self._as_said(fresh, planned, fresh.timing, self._journal.attempts(ask.key)))
+            return turn(self._as_said(fresh, item, ask, fresh.timing, self._journal.attempts(ask.key)))
         recorded = self._journal.find(ask.key)
         if recorded is None:
             return turn(None, is_open=True)
@@ -133,15 +138,12 @@ class Walk:
         if attempt.tokens is not None:
             usage = replace(reply.usage, completion_tokens=attempt.tokens, source="tokenizer")
             reply = replace(reply, usage=usage)
-        return turn(self._as_said(reply, planned, attempt.timing, recorded.attempts))
+        return turn(self._as_said(reply, item, ask, attempt.timing, recorded.attempts))
 
-    def _as_said(self, reply: Completion, planned: _Planned, timing: Timing | None, attempts: int) -> Completion:
-        stop: tuple[str, ...] = ()
-        if planned.ask is not None:
-            stop = planned.ask.request.config.stop
-            reply = with_prompt_tokens(reply, planned.ask.request)
-        said = clean(reply.text, planned.item.npc.name, stop)
+    def _as_said(self, reply: Completion, item: Item, ask: Ask, timing: Timing | None, attempts: int) -> Completion:
+        said = clean(reply.text, item.npc.name, ask.request.config.stop)
         raw = reply.text if said != reply.text.strip() else None
+        reply = with_prompt_tokens(reply, ask.request)
         return replace(reply, text=said, raw=raw, timing=timing, attempts=attempts)
 
 

@@ -59,7 +59,6 @@ class Made:
     words: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     load: Load = field(default_factory=Load)
-    client_bound: bool = False
     price: tuple[float, float] | None = None
     at_a_time: int | str = "auto"
     limits: list[Change] = field(default_factory=list)
@@ -84,7 +83,7 @@ class Made:
             }
             if self.load.e2e
             else None,
-            "client_bound": self.client_bound,
+            "client_bound": self.load.client_bound(),
             "concurrency": {"asked": self.at_a_time, "history": [change._asdict() for change in self.limits]},
             "tokens": self.load.tokens(self.price),
         }
@@ -97,7 +96,7 @@ def make_dataset(produced: Produced) -> Made:
 
 def making_dataset(produced: Produced) -> Steps[Made]:
     """Score, curate and write everything under `dataset/`; the old one is replaced only when the new one is whole."""
-    made = Made(asked=produced.count.items, at_a_time=produced.target.at_a_time)
+    made = Made(asked=produced.count.items, at_a_time=produced.target.at_a_time, price=produced.config.price)
     split, note = splitter(produced.config.split_by, produced.count.personas)
     if note:
         made.notes.append(note)
@@ -116,7 +115,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
                     made.missing += 1
                 else:
                     made.failed += 1
-                    made.load.fail(_one_line(turn.error)[:300])
+                    made.load.fail(turn.error)
                 continue
             made.answered += 1
             drop = curator.verdict(turn, scores)
@@ -131,7 +130,6 @@ def making_dataset(produced: Produced) -> Steps[Made]:
             name = split.split(turn.item.npc.id, turn.item.scenario_id)
             made.splits[name] += 1
             tables[name].add(row)
-    made.client_bound, made.price = made.load.client_bound(), produced.config.price
     made.limits = produced.limits
     if made.kept and (empty := [name for name, count in made.splits.items() if not count]):
         made.notes.append(f"no rows for {' and '.join(empty)}: left out")

@@ -22,7 +22,6 @@ from pipeline.templates import TemplateFailed
 
 _SHOWN = 2
 _SAMPLED = 200  # requests that the estimate of tokens goes by
-_CHARACTERS_A_TOKEN = 4  # English; other scripts have fewer
 # Tokens per second of one reply: of the embedded model on two cores, and a guess for somebody's server.
 _EMBEDDED = (250.0, 60.0)
 _SERVER = (1000.0, 40.0)
@@ -52,9 +51,9 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
         for place, item in enumerate(islice(prepared.plan, _SAMPLED)):
             with contextlib.suppress(TemplateFailed):  # which costs the run that row, too
                 asks.append(script.ask(item, place))
-    characters = sum(len(ask.request.prompt or "".join(m.content for m in ask.request.messages)) for ask in asks)
+    tokens = sum(ask.request.about_tokens for ask in asks)
     requests = prepared.count.items
-    prompt_tokens = round(requests * characters / max(len(asks), 1) / _CHARACTERS_A_TOKEN)
+    prompt_tokens = round(requests * tokens / max(len(asks), 1))
     completion_tokens = requests * config.max_tokens
     reading, writing = _EMBEDDED if embedded else _SERVER
     most = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
@@ -74,8 +73,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     lines = [
         f"{summary['personas']} personas, {summary['scenarios']} scenarios: {requests} requests to {config.shown_server()}",
         f"{prepared.count.unfit} pairs left out, where a persona lacks a field that the scenario needs",
-        f"about {prompt_tokens} prompt tokens (at {_CHARACTERS_A_TOKEN} characters each), "
-        f"at most {completion_tokens} completion tokens",
+        f"about {prompt_tokens} prompt tokens (at four characters each), at most {completion_tokens} completion tokens",
         f"at most about {duration(seconds)}, if one reply is written at {writing:g} tokens/s and read at {reading:g}, "
         f"{concurrency} at a time"
         + ("" if embedded or config.concurrency else " (--concurrency auto finds out how many)"),

@@ -39,7 +39,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             still_open += turn.open
             failed += turn.error is not None
             if turn.error is not None:
-                load.fail(" ".join(turn.error.split())[:300])
+                load.fail(turn.error)
             missing += turn.error is None
             continue
         answered += 1

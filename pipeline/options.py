@@ -1,5 +1,6 @@
 """The options of the commands, and what a value of each may be."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,14 @@ class _Concurrency(click.ParamType[int | None]):
         if self.name == "N":
             self.fail("a latency holds for one concurrency: give a number. Auto is for generate.", param, ctx)
         return None
+
+
+class _Number(click.FloatRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number to go by.", param, ctx)
+        return number
 
 
 class _Price(click.ParamType[tuple[float, float]]):
@@ -70,9 +79,9 @@ TO_A_SERVER = (
         help="merge: into the player's message, for models without a system role.",
     ),
     click.option("--max-tokens", type=click.IntRange(min=1), default=80, show_default=True),
-    click.option("--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True),
+    click.option("--temperature", type=_Number(min=0), default=0.7, show_default=True),
     click.option(
-        "--timeout", type=click.FloatRange(min=0.001), default=120.0, show_default=True, help="Seconds a reply."
+        "--timeout", type=_Number(min=0.001), default=120.0, show_default=True, help="Seconds a reply."
     ),
     click.option("--insecure", is_flag=True, help="Take any TLS certificate, for a server at home."),
 )  # fmt: skip
@@ -90,26 +99,20 @@ def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None
             "--per-persona", type=_PerPersona(), default=str(per_persona), show_default=True, help="Scenarios for each."
         ),
         click.option("--limit", type=click.IntRange(min=1), help="Ask for the first so many only."),
-        click.option("--top-p", type=click.FloatRange(0, 1)),
+        click.option("--top-p", type=_Number(0, 1)),
         click.option("--top-k", type=click.IntRange(min=0)),
-        click.option("--min-p", type=click.FloatRange(0, 1)),
-        click.option("--repeat-penalty", type=click.FloatRange(min=0)),
+        click.option("--min-p", type=_Number(0, 1)),
+        click.option("--repeat-penalty", type=_Number(min=0)),
         click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other replies."),
         click.option(
             "--concurrency",
             type=_Concurrency(auto=auto),
             help="Requests at a time" + (", or found out.  [default: auto]" if auto else ".  [default: 1]"),
         ),
-        click.option(
-            "--rpm", "requests_per_minute", type=click.FloatRange(0, min_open=True), help="Requests by the minute."
-        ),
-        click.option(
-            "--tpm", "tokens_per_minute", type=click.FloatRange(0, min_open=True), help="Tokens by the minute."
-        ),
+        click.option("--rpm", "requests_per_minute", type=_Number(0, min_open=True), help="Requests by the minute."),
+        click.option("--tpm", "tokens_per_minute", type=_Number(0, min_open=True), help="Tokens by the minute."),
         click.option("--price", type=_Price(), help="Of a million tokens: of the prompts, and of the replies."),
-        click.option(
-            "--max-cost", type=click.FloatRange(0, min_open=True), help="Ask no more when it has cost that much."
-        ),
+        click.option("--max-cost", type=_Number(0, min_open=True), help="Ask no more when it has cost that much."),
         click.option("--strict", is_flag=True, help="Refuse a source with any bad row."),
         click.option("--out", metavar="DIR", help="The run's folder.  [default: under runs/, named by the options]"),
         click.option(

@@ -1,19 +1,18 @@
 """Who is there, and does it answer? The first thing to look at when something does not work."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.conversation import merged
 from pipeline.errors import ServerError
-from pipeline.produce import Watcher
+from pipeline.produce import Watcher, make_script
 from pipeline.progress import printable
-from pipeline.records import Attempt, Completion, GenerateConfig, Message, Request
-from pipeline.target import Target, connected, find_target
+from pipeline.records import Attempt, Completion, Message
+from pipeline.target import connected, find_target
 from pipeline.templates import Templates
 from pipeline.thinking import without_thinking
 
-_NPC = "Mira"
 _MESSAGES = (
     Message(role="system", content="You are Mira, who keeps the ferry at Ash Ford. You answer in one short sentence."),
     Message(role="user", content="Good morning! Is the river safe today?"),
@@ -24,7 +23,8 @@ async def ping(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     """One timed reply, as a summary and as text. Raises ConfigError where nobody is known, and ServerError's problem stands in
     the summary under `error`."""
     target = await find_target(config, watch.say)
-    request = _request(config, target)
+    script = make_script(config, target, Templates(config.prompts))
+    request = script.as_sent(_MESSAGES, SimpleNamespace(name="Mira"), "Traveller", seed=0)
     attempts: list[Attempt] = []
     reply: Completion | None = None
     error = None
@@ -59,18 +59,6 @@ async def ping(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
         "error": error,
     }
     return summary, printable(_text(summary, address))
-
-
-def _request(config: RunConfig, target: Target) -> Request:
-    sampling = GenerateConfig(max_tokens=config.max_tokens, temperature=config.temperature, stop=target.stop, seed=0)
-    messages = merged(_MESSAGES) if config.system == "merge" else _MESSAGES
-    if target.dialect.wants == "messages":
-        return Request(messages=messages, config=sampling)
-    from dataclasses import replace
-    from types import SimpleNamespace
-
-    text, stop = Templates().text_format(config.format).render(messages, SimpleNamespace(name=_NPC), "Traveller")
-    return Request(messages=messages, prompt=text, config=replace(sampling, stop=sampling.stop + stop))
 
 
 def _text(summary: dict[str, Any], address: str) -> str:

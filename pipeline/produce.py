@@ -6,15 +6,11 @@ Everything that can be wrong is found before anything is sent. The same configur
 was, and asks only for what is missing; when nothing is, no server is needed for the embedded model.
 """
 
-import asyncio
 import contextlib
 import json
-import os
 import platform
 import shutil
-import signal
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -25,6 +21,7 @@ from pipeline.config import RunConfig
 from pipeline.conversation import Script, Walk
 from pipeline.dialects import dialect_named
 from pipeline.errors import ConfigError, RunStopped
+from pipeline.interrupt import ending_at_once, ending_gently
 from pipeline.journal import Journal
 from pipeline.personas.load import Checked, load_personas, load_scenarios
 from pipeline.plan import Count, Plan
@@ -214,8 +211,10 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
             made += 1
 
     config, spent = produced.config, 0.0
-    async with connected(config, produced.target) as client:
-        with _interruptible(watch) as stop:
+    async with contextlib.AsyncExitStack() as stack:
+        with ending_at_once():
+            client = await stack.enter_async_context(connected(config, produced.target))
+        with ending_gently(watch.say, watch.end) as stop:
 
             def on_reply(completion: Completion | None) -> None:
                 nonlocal spent
@@ -358,31 +357,3 @@ def manifest(prepared: Prepared, target: Target) -> dict[str, Any]:
 
 def _input(source: str, checked: Checked) -> dict[str, Any]:
     return {"source": source, "rows": checked.good, "skipped": checked.bad, "fingerprint": checked.fingerprint}
-
-
-@contextmanager
-def _interruptible(watch: Watcher) -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C or SIGTERM sets; the second time ends the process, at once: the journal is whole at any moment."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    handled: list[signal.Signals] = []
-
-    def on_signal() -> None:
-        if stop.is_set():
-            watch.end()
-            os._exit(130)
-        stop.set()
-        watch.say("Stopping; waiting a moment for the replies in flight. Once more stops at once.")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Not in every thread, and not on Windows: there Ctrl-C stays a KeyboardInterrupt.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, on_signal)
-            handled.append(number)
-    try:
-        yield stop
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
-            # Not asyncio's own, which only asks the task to end: what comes now waits for nothing.
-            signal.signal(number, signal.default_int_handler)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable
 
 import httpx
 
-from pipeline.stopwatch import Read
+from pipeline.records import Read
 
 
 async def receive(response: httpx.Response, reads: list[Read], *, end: re.Pattern[bytes] | None) -> None:

@@ -85,7 +85,8 @@ class Request:
 
     @property
     def about_tokens(self) -> int:
-        """An estimate, by four characters a token, for where nobody counts those of the prompt."""
+        """An estimate for where nobody counts those of the prompt: four characters a token, as in English; other scripts have
+        fewer."""
         return (len(self.prompt) if self.prompt is not None else sum(len(m.content) for m in self.messages)) // 4
 
     @property
@@ -106,6 +107,9 @@ class Usage:
     def cost(self, price: tuple[float, float]) -> float:
         """`price` is that of a million tokens: of the prompt, and of the reply."""
         return ((self.prompt_tokens or 0) * price[0] + (self.completion_tokens or 0) * price[1]) / 1_000_000
+
+
+Read = tuple[float, bytes]  # of the network: the moment by `time.perf_counter`, and what came
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

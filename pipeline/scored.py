@@ -119,6 +119,7 @@ class Load:
 
     def fail(self, error: str) -> None:
         """Count a failure: those that differ in nothing but numbers are one."""
+        error = " ".join(error.split())[:300]
         kind = re.sub(r"\d+", "#", error)
         self._kinds.setdefault(kind, error)
         self._failures[kind] += 1

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.records import Timing
+from pipeline.records import Read, Timing
 from pipeline.reply import Brought, StreamReader
-
-Read = tuple[float, bytes]  # the moment by `time.perf_counter`, and what came
 
 
 class Clock(Protocol):

@@ -15,9 +15,10 @@ from pipeline.autolimit import AutoLimit
 from pipeline.client import LLMClient, default_transport
 from pipeline.config import RunConfig
 from pipeline.dialects import DIALECTS, Dialect, dialect_named
-from pipeline.embedded import EmbeddedServer, slots
+from pipeline.embedded import CONTEXT, EmbeddedServer, slots
 from pipeline.errors import ConfigError
 from pipeline.headers import request_headers
+from pipeline.interrupt import ending_at_once
 from pipeline.models import Model, demo_model, local_model
 from pipeline.probe import Server, probe
 from pipeline.rate import RateLimit
@@ -55,13 +56,16 @@ async def find_target(config: RunConfig, say: Say) -> Target:
     """The model to be asked. Looks at a server, but does not start the embedded one."""
     if config.server == "embedded":
         model = local_model(Path(config.model_path)) if config.model_path else demo_model(say)
+        at_a_time = config.concurrency or slots()
         return Target(
             shown="embedded",
             url="",
             dialect=DIALECTS["openai"],
             model=model.name,
             identity=model.identity,
-            concurrency=config.concurrency or slots(),
+            concurrency=at_a_time,
+            slots=at_a_time,
+            context=CONTEXT,
             stop=model.stop,
             demo=model.demo,
             licence=model.licence,
@@ -73,12 +77,13 @@ async def find_target(config: RunConfig, say: Say) -> Target:
     headers = dict(config.headers) if config.headers else None
     transport = default_transport(insecure=config.insecure)
     try:
-        found = await probe(
-            config.server,
-            dialect=config.dialect,
-            transport=transport,
-            headers=lambda url: request_headers(url, api_key, headers),
-        )
+        with ending_at_once():
+            found = await probe(
+                config.server,
+                dialect=config.dialect,
+                transport=transport,
+                headers=lambda url: request_headers(url, api_key, headers),
+            )
     finally:
         await transport.aclose()
     model_name = config.model
@@ -111,9 +116,8 @@ def _concurrency(config: RunConfig, found: Server, say: Say) -> int | AutoLimit:
     """As many at a time as were asked for; else what the server says, or what it takes to find out."""
     if config.concurrency is None:
         most = found.most or found.slots or AutoLimit().most
-        start = (
-            1 if found.dialect.startswith("ollama") else AutoLimit().start
-        )  # Ollama works on one unless told otherwise
+        # Ollama works on one unless told otherwise.
+        start = 1 if found.dialect.startswith("ollama") else AutoLimit().start
         return AutoLimit(start=min(found.slots or start, most), most=most)
     if found.most is not None and config.concurrency > found.most:
         say(f"{found.product} takes {found.most} at a time, not {config.concurrency}: more would be refused or cut off")

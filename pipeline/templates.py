@@ -271,9 +271,8 @@ class TextFormat:
         self._template = template
         self._markers: tuple[str, ...] = ()
         with suppress(TemplateFailed):  # on nothing, it may well fail
-            self._markers = self._rendered({"messages": (), "npc": SimpleNamespace(name=""), "player": ""}, "markers")[
-                1
-            ]
+            nothing = {"messages": (), "npc": SimpleNamespace(name=""), "player": ""}
+            _, self._markers = self._rendered(nothing, "markers")
 
     def render(self, messages: Sequence[Message], npc: SimpleNamespace, player: str) -> tuple[str, tuple[str, ...]]:
         """The text, and the strings that end a reply. Raises TemplateFailed."""

@@ -40,13 +40,12 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.streams import EmptyStreamReader
 
 from pipeline.httpx_errors import ENGINE_ERRORS, ReplyTooLarge, as_httpx
+from pipeline.records import Read
 
 _DECODED_BY_AIOHTTP = ("gzip", "deflate", "br", "zstd")
 _CONTENT_HEADERS = (b"content-encoding", b"content-length")
 _AFTER_THE_END = 1.0  # seconds
 _LONGEST_END = 64  # bytes
-
-Read = tuple[float, bytes]  # the moment by `time.perf_counter`, and what came
 
 
 class _Enough(Exception):

@@ -521,7 +521,7 @@ def test_a_context_overflow_inside_a_200_is_no_reply_and_is_not_asked_again():
     for answers in (ok(said), streamed(said)):
         error, attempts = complete(Server(answers).transport, stream=True)
         assert type(error) is TooLong and error.over == 44 and "by 44 tokens" in str(error)
-        assert [attempt.number for attempt in attempts] == [1, 0]
+        assert [(attempt.number, attempt.final) for attempt in attempts] == [(1, True), (0, True)]
 
 
 def test_what_went_wrong_before_is_in_the_message_of_the_deadline():

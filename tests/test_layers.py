@@ -13,7 +13,7 @@ LAYERS = [
     ("words", "errors records config resources"),
     (
         "server",
-        "dialects sse headers evennia retry autolimit limits httpx_errors transport thinking reply refusal stopwatch receive rate client probe project models embedded",
+        "dialects sse headers evennia retry autolimit limits httpx_errors transport interrupt thinking reply refusal stopwatch receive rate client probe project models embedded",
     ),
     ("prompts", "personas templates"),
     ("produce", "tables runfolder plan journal conversation generation target produce"),

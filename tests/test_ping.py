@@ -9,6 +9,7 @@ from fakes import FakeServer
 from wire import unused_port
 
 from pipeline.cli import cli
+from pipeline.dialects import DIALECTS
 
 
 def ping(*arguments):
@@ -76,3 +77,14 @@ def test_a_target_of_pipeline_toml_is_asked_by_its_name(tmp_path, monkeypatch):
     assert [sent["model"] for sent in server.requests] == ["b", "a"]  # what is typed is more than what is written
     assert {headers["Authorization"] for headers in server.headers} == {"Bearer sk-marker-0123456789"}
     assert "sk-" not in result.output
+
+
+def test_what_is_no_number_is_no_timeout():
+    result = ping("--timeout", "nan")
+    assert result.exit_code == 2 and "no number to go by" in result.output
+
+
+def test_the_help_names_every_dialect():
+    result = ping("--help")
+    words = result.output.replace(",", " ").split()
+    assert not set(DIALECTS) - set(words)

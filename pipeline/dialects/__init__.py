@@ -3,8 +3,6 @@
 Another package can add one: an entry point of the group `pipeline.dialects` names an object that is a Dialect.
 """
 
-from importlib.metadata import entry_points
-
 from pipeline.dialects.base import Delta, Dialect
 from pipeline.dialects.completions import OpenAICompletions
 from pipeline.dialects.koboldcpp import KoboldCpp
@@ -26,6 +24,8 @@ def dialect_named(name: str) -> Dialect:
     """One of ours, or one that is installed. Raises ConfigError with the names there are."""
     if name in DIALECTS:
         return DIALECTS[name]
+    from importlib.metadata import entry_points
+
     others = {entry.name: entry for entry in entry_points(group="pipeline.dialects")}
     if name not in others:
         raise ConfigError(f"unknown dialect {name!r}. It can be {', '.join([*DIALECTS, *others])}.")

@@ -35,9 +35,8 @@ class Dialect(Protocol):
     stream_path: str | None  # None: this API does not stream
     media_type: str  # of a stream: text/event-stream or application/x-ndjson
     wants: Literal["messages", "text"]
-    end: (
-        re.Pattern[bytes] | None
-    )  # what only the last events of a stream hold, for servers that keep it open behind them
+    # What only the last events of a stream hold, for servers that keep it open behind them.
+    end: re.Pattern[bytes] | None
     tokenizer: "Tokenizer | None"  # for servers whose replies do not say how many tokens they have
     fields: Mapping[str, tuple[str, ...]]
 
@@ -55,6 +54,11 @@ class Tokenizer:
     path: str
     encode: Callable[[str], dict[str, Any]]
     decode: Callable[[Any], int | None]
+
+
+def same(*names: str) -> dict[str, tuple[str, ...]]:
+    """For `Dialect.fields`: what the server calls as we do."""
+    return {name: (name,) for name in names}
 
 
 def fields_for(config: GenerateConfig, names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:

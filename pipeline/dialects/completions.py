@@ -3,12 +3,10 @@
 The server's own length limit is 16 tokens here (vLLM), so that ours is always sent.
 """
 
-import json
 from typing import Any, Literal
 
-from pipeline.dialects.base import Delta, error_in, reason_of, server_figures, text_of
-from pipeline.dialects.openai import OpenAIChat, is_reliable, usage_of
-from pipeline.records import Completion, Request, Usage
+from pipeline.dialects.openai import OpenAIChat
+from pipeline.records import Request
 
 
 class OpenAICompletions(OpenAIChat):
@@ -21,27 +19,8 @@ class OpenAICompletions(OpenAIChat):
         body = super().encode(request, model=model, stream=stream)
         return {"prompt": request.text} | {name: value for name, value in body.items() if name != "messages"}
 
-    def decode(self, body: Any) -> Completion:
-        choice = body["choices"][0]
-        return Completion(
-            text=text_of(choice["text"]),
-            finish_reason=reason_of(choice.get("finish_reason"), reliable=is_reliable(body)),
-            usage=usage_of(body) or Usage(),
-            server=server_figures(body),
-        )
+    def _text(self, choice: Any) -> Any:
+        return choice["text"]
 
-    def decode_event(self, data: str) -> Delta:
-        if data.strip() == "[DONE]":
-            return Delta(done=True)
-        body = json.loads(data)
-        if error := error_in(body):
-            return Delta(error=error)
-        choice = body["choices"][0] if body.get("choices") else {}
-        if choice.get("finish_reason") == "error":
-            return Delta(error="finish_reason error")
-        return Delta(
-            text=text_of(choice.get("text")),
-            finish_reason=reason_of(choice.get("finish_reason")),
-            usage=usage_of(body),
-            server=server_figures(body),
-        )
+    def _piece(self, choice: Any) -> tuple[Any, Any]:
+        return choice.get("text"), None

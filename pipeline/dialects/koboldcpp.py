@@ -1,4 +1,4 @@
-"""KoboldCpp's own API: text completion, streamed on a path of its own.
+"""KoboldCpp's own API: that of text-generation-webui's beginnings with other names, streamed on a path of its own.
 
 It knows `max_length` and not the `max_new_tokens` of the API it descends from. The stream has no mark for its end but a
 finish_reason; the JSON body `null` is how an exception looks.
@@ -7,47 +7,31 @@ finish_reason; the JSON body `null` is how an exception looks.
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from pipeline.dialects.base import Delta, Tokenizer, count_of, error_text, fields_for, reason_of, text_of
-from pipeline.records import Completion, Request, Usage
+from pipeline.dialects.base import Delta, Tokenizer, count_of, error_text, fields_for, reason_of, same, text_of
+from pipeline.dialects.textgen import TextGen
+from pipeline.records import Request
 
 
-class KoboldCpp:
+class KoboldCpp(TextGen):
     name = "koboldcpp"
-    path = "/api/v1/generate"
     stream_path: str | None = "/api/extra/generate/stream"
     media_type = "text/event-stream"
-    wants: Literal["messages", "text"] = "text"
     end: re.Pattern[bytes] | None = re.compile(rb'(?<!\\)"finish_reason": ?"(?!null")\w')
     tokenizer: Tokenizer | None = Tokenizer(
         "/api/extra/tokencount", encode=lambda text: {"prompt": text}, decode=lambda body: count_of(body["value"])
     )
     fields: Mapping[str, tuple[str, ...]] = {
         "max_tokens": ("max_length",),
-        "temperature": ("temperature",),
         "stop": ("stop_sequence",),
         "seed": ("sampler_seed",),
-        "top_p": ("top_p",),
-        "top_k": ("top_k",),
-        "min_p": ("min_p",),
         "repeat_penalty": ("rep_pen",),
-        "presence_penalty": ("presence_penalty",),
+        **same("temperature", "top_p", "top_k", "min_p", "presence_penalty"),
     }
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]:
         return {"prompt": request.text, "trim_stop": True} | fields_for(request.config, self.fields)
-
-    def decode(self, body: Any) -> Completion:
-        result = body["results"][0]
-        return Completion(
-            text=text_of(result["text"]),
-            finish_reason=reason_of(result.get("finish_reason"), reliable=False),
-            usage=Usage(
-                prompt_tokens=count_of(result.get("prompt_tokens")),
-                completion_tokens=count_of(result.get("completion_tokens")),
-            ),
-        )
 
     def decode_event(self, data: str) -> Delta:
         body = json.loads(data)

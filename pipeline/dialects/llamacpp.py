@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pipeline.dialects.base import Delta, Tokenizer, count_of, error_in, fields_for, server_figures, text_of
+from pipeline.dialects.base import Delta, Tokenizer, count_of, error_in, fields_for, same, server_figures, text_of
 from pipeline.records import Completion, Request, Usage
 
 
@@ -19,9 +19,8 @@ class LlamaCpp:
     tokenizer: Tokenizer | None = None
     fields: Mapping[str, tuple[str, ...]] = {
         "max_tokens": ("n_predict",),
-        "json_schema": ("json_schema",),
-        **{name: (name,) for name in ("temperature", "stop", "seed", "top_p", "top_k", "min_p")},
-        **{name: (name,) for name in ("repeat_penalty", "presence_penalty", "frequency_penalty")},
+        **same("temperature", "stop", "seed", "top_p", "top_k", "min_p", "json_schema"),
+        **same("repeat_penalty", "presence_penalty", "frequency_penalty"),
     }
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]:
@@ -34,7 +33,10 @@ class LlamaCpp:
         return Completion(
             text=text_of(body["content"]),
             finish_reason=_reason(body),
-            usage=_usage(body),
+            usage=Usage(
+                prompt_tokens=count_of(body.get("tokens_evaluated")),
+                completion_tokens=count_of(body.get("tokens_predicted")),
+            ),
             server=server_figures(body),
         )
 
@@ -44,19 +46,8 @@ class LlamaCpp:
             return Delta(error=error)
         if not body["stop"]:
             return Delta(text=text_of(body["content"]))
-        return Delta(
-            text=text_of(body["content"]),
-            finish_reason=_reason(body),
-            usage=_usage(body),
-            server=server_figures(body),
-            done=True,
-        )
-
-
-def _usage(body: Mapping[str, Any]) -> Usage:
-    return Usage(
-        prompt_tokens=count_of(body.get("tokens_evaluated")), completion_tokens=count_of(body.get("tokens_predicted"))
-    )
+        last = self.decode(body)
+        return Delta(text=last.text, finish_reason=last.finish_reason, usage=last.usage, server=last.server, done=True)
 
 
 def _reason(body: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from pipeline.dialects.base import (
     error_in,
     fields_for,
     reason_of,
+    same,
     server_figures,
     text_of,
 )
@@ -32,8 +33,8 @@ class OllamaChat:
     fields: Mapping[str, tuple[str, ...]] = {
         "max_tokens": ("num_predict",),
         "json_schema": ("format",),
-        **{name: (name,) for name in ("temperature", "stop", "seed", "top_p", "top_k", "min_p")},
-        **{name: (name,) for name in ("repeat_penalty", "presence_penalty", "frequency_penalty")},
+        **same("temperature", "stop", "seed", "top_p", "top_k", "min_p"),
+        **same("repeat_penalty", "presence_penalty", "frequency_penalty"),
     }
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]:
@@ -45,7 +46,11 @@ class OllamaChat:
         return Completion(
             text=text_of(self._text(body)),
             finish_reason=reason_of(body.get("done_reason")),
-            usage=_usage(body),
+            # Where the whole prompt was in its cache, the count of prompt tokens is missing.
+            usage=Usage(
+                prompt_tokens=count_of(body.get("prompt_eval_count")),
+                completion_tokens=count_of(body.get("eval_count")),
+            ),
             server=server_figures(body),
         )
 
@@ -53,15 +58,10 @@ class OllamaChat:
         body = json.loads(data)
         if error := error_in(body):
             return Delta(error=error)
-        done = body.get("done") is True
-        return Delta(
-            text=text_of(self._text(body)),
-            reasoning=bool(self._thinking(body)),
-            finish_reason=reason_of(body.get("done_reason")) if done else None,
-            usage=_usage(body) if done else None,
-            server=server_figures(body) if done else None,
-            done=done,
-        )
+        if body.get("done") is not True:
+            return Delta(text=text_of(self._text(body)), reasoning=bool(self._thinking(body)))
+        last = self.decode(body)
+        return Delta(text=last.text, finish_reason=last.finish_reason, usage=last.usage, server=last.server, done=True)
 
     def _asked(self, request: Request) -> dict[str, Any]:
         return {"messages": [{"role": m.role, "content": m.content} for m in request.messages]}
@@ -89,10 +89,3 @@ class OllamaGenerate(OllamaChat):
 
     def _thinking(self, body: Any) -> Any:
         return body.get("thinking")
-
-
-def _usage(body: Mapping[str, Any]) -> Usage:
-    # Where the whole prompt was in its cache, the count of prompt tokens is missing.
-    return Usage(
-        prompt_tokens=count_of(body.get("prompt_eval_count")), completion_tokens=count_of(body.get("eval_count"))
-    )

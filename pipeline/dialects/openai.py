@@ -12,6 +12,7 @@ from pipeline.dialects.base import (
     error_in,
     fields_for,
     reason_of,
+    same,
     server_figures,
     text_of,
 )
@@ -30,9 +31,9 @@ class OpenAIChat:
     end: re.Pattern[bytes] | None = re.compile(rb'(?:^|[\r\n])data: ?\[DONE\]|(?<!\\)"finish_reason": ?"(?!null")\w')
     tokenizer: Tokenizer | None = None
     fields: Mapping[str, tuple[str, ...]] = {
-        **{name: (name,) for name in ("max_tokens", "temperature", "stop", "seed", "top_p", "json_schema")},
+        **same("max_tokens", "temperature", "stop", "seed", "top_p", "json_schema"),
         # The next are not OpenAI's, which refuses them; most other servers have them.
-        **{name: (name,) for name in ("top_k", "min_p", "presence_penalty", "frequency_penalty")},
+        **same("top_k", "min_p", "presence_penalty", "frequency_penalty"),
         "repeat_penalty": ("repeat_penalty", "repetition_penalty"),  # llama.cpp's name, and vLLM's
     }
 
@@ -51,9 +52,9 @@ class OpenAIChat:
     def decode(self, body: Any) -> Completion:
         choice = body["choices"][0]
         return Completion(
-            text=text_of(choice["message"]["content"]),
-            finish_reason=reason_of(choice.get("finish_reason"), reliable=is_reliable(body)),
-            usage=usage_of(body) or Usage(),
+            text=text_of(self._text(choice)),
+            finish_reason=reason_of(choice.get("finish_reason"), reliable=_is_reliable(body)),
+            usage=_usage(body) or Usage(),
             server=server_figures(body),
         )
 
@@ -63,23 +64,31 @@ class OpenAIChat:
         body = json.loads(data)
         if error := error_in(body):
             return Delta(error=error)
-        usage, server = usage_of(body), server_figures(body)
+        usage, server = _usage(body), server_figures(body)
         if not body.get("choices"):  # the last event of a stream with include_usage
             return Delta(usage=usage, server=server)
         choice = body["choices"][0]
         if choice.get("finish_reason") == "error":
             return Delta(error="finish_reason error")
-        delta = choice.get("delta") or {}
+        text, reasoning = self._piece(choice)
         return Delta(
-            text=text_of(delta.get("content")),
-            reasoning=bool(delta.get("reasoning_content") or delta.get("reasoning") or delta.get("thinking")),
+            text=text_of(text),
+            reasoning=bool(reasoning),
             finish_reason=reason_of(choice.get("finish_reason")),
             usage=usage,
             server=server,
         )
 
+    def _text(self, choice: Any) -> Any:
+        return choice["message"]["content"]
 
-def usage_of(body: dict[str, Any]) -> Usage | None:
+    def _piece(self, choice: Any) -> tuple[Any, Any]:
+        """Text and reasoning in an event."""
+        delta = choice.get("delta") or {}
+        return delta.get("content"), delta.get("reasoning_content") or delta.get("reasoning") or delta.get("thinking")
+
+
+def _usage(body: dict[str, Any]) -> Usage | None:
     counts = body.get("usage")
     if not isinstance(counts, dict):
         return None
@@ -87,10 +96,10 @@ def usage_of(body: dict[str, Any]) -> Usage | None:
         prompt_tokens=count_of(counts.get("prompt_tokens")),
         completion_tokens=count_of(counts.get("completion_tokens")),
     )
-    return None if usage == _INVENTED and not is_reliable(body) else usage
+    return None if usage == _INVENTED and not _is_reliable(body) else usage
 
 
-def is_reliable(body: dict[str, Any]) -> bool:
+def _is_reliable(body: dict[str, Any]) -> bool:
     """KoboldCpp makes up counts, and reasons for the end."""
     model = body.get("model")
     return not (isinstance(model, str) and model.startswith("koboldcpp/"))

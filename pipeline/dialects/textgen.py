@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pipeline.dialects.base import Delta, Tokenizer, count_of, fields_for, reason_of, text_of
+from pipeline.dialects.base import Delta, Tokenizer, count_of, fields_for, reason_of, same, text_of
 from pipeline.records import Completion, Request, Usage
 
 
@@ -24,13 +24,12 @@ class TextGen:
         encode=lambda text: {"prompt": text},
         decode=lambda body: count_of(body["results"][0]["tokens"]),
     )
-
     fields: Mapping[str, tuple[str, ...]] = {
         "max_tokens": ("max_new_tokens", "max_length"),
         "stop": ("stopping_strings", "stop_sequence"),
         "seed": ("seed", "sampler_seed"),
         "repeat_penalty": ("repetition_penalty", "rep_pen"),
-        **{name: (name,) for name in ("temperature", "top_p", "top_k", "min_p", "presence_penalty")},
+        **same("temperature", "top_p", "top_k", "min_p", "presence_penalty"),
     }
 
     def encode(self, request: Request, *, model: str | None, stream: bool) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""Ctrl-C and SIGTERM while the event loop runs: obeyed between two of its steps, never in the middle of one.
+
+(asyncio's own handler cancels at once, wherever that is: a connection that has just been made, say, then ends in a traceback.)
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """What is awaited in here is cancelled by a signal. Raises KeyboardInterrupt then."""
+    task = asyncio.current_task()
+    assert task is not None
+    told = False
+
+    def on_signal() -> None:
+        nonlocal told
+        told = True
+        task.cancel()
+
+    with _handled(on_signal):
+        try:
+            yield
+        except asyncio.CancelledError:
+            if told:
+                raise KeyboardInterrupt from None
+            raise
+
+
+@contextmanager
+def ending_gently(say: Callable[[str], None], leave: Callable[[], None]) -> Iterator[asyncio.Event]:
+    """An event that the first signal sets; the second ends the process, at once, after `leave`."""
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            leave()
+            os._exit(130)
+        stop.set()
+        say("Stopping; waiting a moment for the replies in flight. Once more stops at once.")
+
+    with _handled(on_signal):
+        yield stop
+
+
+@contextmanager
+def _handled(on_signal: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    handled: list[signal.Signals] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not in every thread, and not on Windows: there Ctrl-C stays a KeyboardInterrupt.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, on_signal)
+            handled.append(number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+            # Not asyncio's own, which only asks the task to end: what comes now waits for nothing.
+            signal.signal(number, signal.default_int_handler)
