@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from pipeline.configure import configure, curation_settings, only, own_scorers, server_options
 from pipeline.errors import ConfigError, PipelineError, RunStopped
-from pipeline.options import TO_A_SERVER, run_options, with_options
+from pipeline.options import QUIET, SCORING, TO_A_SERVER, TRAINING, run_options, with_options
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.produce import Produced, Steps
 
 T = TypeVar("T")
-
-RUNS = Path("runs")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +38,8 @@ def cli() -> None:
     "--split-by", type=click.Choice(["persona", "scenario", "both"]), default="both", show_default=True,
     help="What the test splits hold out.",
 )  # fmt: skip
+@click.option("--contrast", is_flag=True, help="Ask each line once more without the persona, for preference pairs.")
+@with_options(*TRAINING)
 def generate(**options: Any) -> None:
     """Ask for NPC replies and make a dataset of those worth keeping.
 
@@ -47,7 +48,7 @@ def generate(**options: Any) -> None:
     from pipeline.dataset import Made, making_dataset
     from pipeline.summary import generated
 
-    config, folder = _configure("generate", options, stream=False)
+    config, folder = configure("generate", options, stream=False)
     if options["dry_run"]:
         return _dry_run(config, options)
 
@@ -62,6 +63,7 @@ def generate(**options: Any) -> None:
 @click.argument("run", required=False, metavar="[RUN]")
 @click.option("--suite", default="quick", show_default=True, help="Personas and scenarios that generate never uses.")
 @run_options(per_persona=4, auto=False)
+@with_options(*SCORING)
 def evaluate(run: str | None, suite: str, **options: Any) -> None:
     """Score a model on a suite, with intervals and latencies; or score an existing RUN, without asking any server."""
     from pipeline.evaluation import evaluating
@@ -72,11 +74,115 @@ def evaluate(run: str | None, suite: str, **options: Any) -> None:
         return summary, text, 0 if summary["answered"] else 1
 
     if run is not None:
-        _rescore(Path(run), options, evaluating, tell)
-    config, folder = _configure("eval", options, stream=True, suite=suite)
+        only(("run", "settings", "scorers", "quiet", "as_json"), "a RUN is scored as it is")
+        _reread("eval", Path(run), options, {}, evaluating, tell)
+    config, folder = configure("eval", options, stream=True, suite=suite)
     if options["dry_run"]:
         return _dry_run(config, options)
     _run(config, folder, options, evaluating, tell)
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@with_options(
+    *TRAINING,
+    click.option(
+        "--system", "train_system", type=click.Choice(["keep", "merge", "drop"]), help="Of the prompts to train on."
+    ),
+    click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
+    *QUIET,
+)
+def curate(run: str, **options: Any) -> None:
+    """Make the dataset of a RUN again, with other criteria or another training prompt, and show what that changes.
+
+    Asks no server. It starts from the options that the run was generated with; those given here go before them.
+    """
+    from pipeline.dataset import Made, making_dataset
+    from pipeline.summary import curated
+
+    def tell(produced: "Produced", made: Made) -> tuple[dict[str, Any], str, int]:
+        summary = made.summary() | {"changes": made.changes.summary() if made.changes else None}
+        return summary, curated(summary, produced.folder.path), 0 if summary["kept"] else 1
+
+    given = {name: options[name] for name in ("train_prompt", "train_format", "train_system", "prompts")}
+    _reread("curate", Path(run), options, given, making_dataset, tell)
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--format",
+    "trainer",
+    type=click.Choice(["trl", "axolotl", "llamafactory", "sharegpt"]),
+    help="Whose files to write.",
+)
+@click.option("--out", metavar="DIR", help="Where to.  [default: RUN/export/FORMAT]")
+@click.option(
+    "--push-to-hub", metavar="OWNER/NAME", help="Send the dataset to the Hugging Face hub. HF_TOKEN is its key."
+)
+@click.option("--public", is_flag=True, help="For everybody to see; else it is private.")
+@click.option("--with-rejected/--without-rejected", default=None, help="Send the dropped rows, too.  [default: ask]")
+@with_options(*QUIET)
+def export(run: str, **options: Any) -> None:
+    """Write the dataset of a RUN as files for a trainer, with what to paste into its configuration; or send it to the hub."""
+    from pipeline.export import export as write
+    from pipeline.hub import push_to_hub
+    from pipeline.progress import printable, watcher
+    from pipeline.runfolder import RunFolder
+
+    if options["trainer"] is None and options["push_to_hub"] is None:
+        raise click.UsageError("say what for: --format trl, or --push-to-hub OWNER/NAME.")
+    folder = RunFolder(Path(run))
+    folder.manifest()
+    summary: dict[str, Any] = {}
+    with folder.locked():
+        if options["trainer"] is not None:
+            result = write(folder.path, options["trainer"], Path(options["out"]) if options["out"] else None)
+            summary |= result.summary()
+        if options["push_to_hub"] is not None:
+            with_rejected = options["with_rejected"]
+            if with_rejected is None and sys.stdin.isatty() and (folder.dataset / "rejected").is_dir():
+                with_rejected = click.confirm("Send the dropped rows, too?", err=True)
+            summary["hub"] = push_to_hub(
+                folder.dataset,
+                options["push_to_hub"],
+                public=options["public"],
+                with_rejected=bool(with_rejected),
+                say=watcher(quiet=options["quiet"]).say,
+            )
+    click.echo(json.dumps(summary) if options["as_json"] else printable(_exported(summary)))
+
+
+def _exported(summary: dict[str, Any]) -> str:
+    lines = [f"{name}  {rows} rows" for name, rows in summary.get("rows", {}).items()]
+    for name, reasons in summary.get("skipped", {}).items():
+        lines += [f"{name}  left out {count} {reason}" for reason, count in reasons.items()]
+    if "folder" in summary:
+        lines += [f"written  {summary['folder']}", f"how to train: {summary['folder']}/README.md"]
+    if "hub" in summary:
+        lines.append(f"hub      {summary['hub']}")
+    return "\n".join(lines)
+
+
+@cli.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--item", metavar="COL", help="In a table: what was asked. Rows with the same are repeats.")
+@click.option("--cluster", metavar="COL", help="What items have in common, such as the persona.")
+@click.option(
+    "--score", "scores", metavar="COL", multiple=True, help="What to compare.  [default: all of a run or a log]"
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+def compare(a: str, b: str, *, item: str | None, cluster: str | None, scores: tuple[str, ...], as_json: bool) -> None:
+    """Say whether B is different from A, in what and by how much, and what could not have been seen.
+
+    A and B are runs, or scores from anywhere: JSONL, CSV, Parquet, logs of inspect_ai (.eval, JSON), samples of lm-eval.
+    """
+    from pipeline.compare import Columns, compare_arms, compared, read_arm
+
+    summary = compare_arms(*(read_arm(arm, Columns(item, cluster, scores)) for arm in (a, b)))
+    click.echo(json.dumps(summary) if as_json else compared(summary))
+    sys.exit(3 if summary["verdict"] == "inconclusive" else 0)
 
 
 @cli.command()
@@ -89,7 +195,7 @@ def ping(**options: Any) -> None:
     from pipeline.ping import ping as one
     from pipeline.progress import watcher
 
-    config = RunConfig(command="ping", personas="", scenarios="", stream=True, **_server_options(options))
+    config = RunConfig(command="ping", personas="", scenarios="", stream=True, **server_options(options))
     summary, text = asyncio.run(one(config, watcher(quiet=options["as_json"])))
     click.echo(json.dumps(summary) if options["as_json"] else text)
     sys.exit(2 if summary["error"] else 0)
@@ -126,99 +232,6 @@ def main() -> None:
     sys.exit(code)
 
 
-def _configure(command: str, options: dict[str, Any], *, stream: bool, suite: str = "") -> tuple["RunConfig", Path]:
-    from dataclasses import replace
-
-    from pipeline.config import RunConfig
-    from pipeline.records import digest
-    from pipeline.resources import shipped
-
-    if options["resume"] is not None:
-        return _resumed(command, options)
-    here = shipped("data")
-    if suite:
-        here = Path(suite) if Path(suite).is_dir() else here / "suites" / suite
-        if not here.is_dir():
-            known = ", ".join(sorted(p.name for p in (shipped("data") / "suites").iterdir() if p.is_dir()))
-            raise ConfigError(
-                f"--suite {suite}: no such suite. There are: {known}; or give a folder with personas/ and scenarios/."
-            )
-    config = RunConfig(
-        command=command,
-        personas=options["personas"] or str(here / "personas"),
-        scenarios=options["scenarios"] or str(here / "scenarios"),
-        stream=stream,
-        split_by=options.get("split_by", "both"),
-        **{name: options[name] for name in _PASSED_ON} | _server_options(options),
-    )
-    _check_cost(config)
-    if command == "eval" and config.concurrency is None:
-        config = replace(config, concurrency=1)
-    name = f"{command}-{digest(config.fingerprint())[:8]}"
-    return config, Path(options["out"]) if options["out"] else RUNS / name
-
-
-def _resumed(command: str, options: dict[str, Any]) -> tuple["RunConfig", Path]:
-    from pipeline.config import LLMSettings, RunConfig
-    from pipeline.runfolder import RunFolder, newest_unfinished
-
-    _only(("resume", *RunConfig.FREE, "quiet", "as_json"), "--resume takes the run's own options")
-    folder = Path(options["resume"] or newest_unfinished(RUNS, command))
-    manifest = RunFolder(folder).manifest()
-    if manifest.get("command") != command:
-        raise ConfigError(f"{folder}: a run of pipeline {manifest.get('command')}, not of pipeline {command}.")
-    given = {name: options[name] for name in RunConfig.FREE if name in _given()}
-    headers = LLMSettings.from_environment().headers if os.environ.get("LLM_HEADERS") else None
-    begun = manifest.get("asked", {}).get("concurrency")
-    if command == "eval" and given.get("concurrency", begun) != begun:
-        raise ConfigError(f"{folder}: measured at --concurrency {begun}, which is what its latencies hold for.")
-    try:
-        config = RunConfig(**manifest["asked"] | given, headers=headers)
-        _check_cost(config)
-        return config, folder
-    except (LookupError, TypeError) as exc:
-        raise ConfigError(f"{folder / 'run.json'}: not a whole manifest ({exc}). Make the run anew.") from exc
-
-
-def _check_cost(config: "RunConfig") -> None:
-    if config.max_cost is not None and config.price is None:
-        raise ConfigError(
-            "--max-cost needs a --price, to know what a reply costs: --price IN,OUT for a million tokens."
-        )
-
-
-_PASSED_ON = (
-    "prompts", "template", "samples", "per_persona", "limit", "top_p", "top_k", "min_p", "repeat_penalty", "seed",
-    "max_cost", "strict",
-)  # fmt: skip
-_OF_A_TARGET = (
-    "dialect", "model", "concurrency", "timeout", "insecure", "system", "format", "price", "requests_per_minute",
-    "tokens_per_minute",
-)  # fmt: skip
-
-
-def _server_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Who is to be asked, and how: from the options, then from pipeline.toml, then from LLM_* in the environment."""
-    from pipeline.config import LLMSettings
-
-    found = {name: options[name] for name in ("max_tokens", "temperature", "model_path")}
-    found |= {name: options[name] for name in _OF_A_TARGET if name in options}
-    server = options["server"]
-    if server is None and os.environ.get("LLM_HOST") and not options["model_path"]:
-        settings = LLMSettings.from_environment()
-        path = f"/{settings.path.lstrip('/')}" if settings.path else ""
-        return found | {"server": settings.host.rstrip("/") + path, "headers": settings.headers}
-    if server in (None, "embedded"):
-        return found | {"server": "embedded"}
-    from pipeline.project import named_target
-
-    if (target := named_target(server)) is None:
-        return found | {"server": server}
-    kept = {name: value for name in _OF_A_TARGET if (value := getattr(target, name)) is not None}
-    written = {name: options[name] for name in _given() if name in _OF_A_TARGET}
-    return found | kept | written | {"server": target.url, "key_variable": target.key or "LLM_API_KEY"}
-
-
 def _run(
     config: "RunConfig",
     path: Path,
@@ -251,26 +264,38 @@ def _run(
     sys.exit(code)
 
 
-def _rescore(
+def _reread(
+    command: str,
     path: Path,
     options: dict[str, Any],
+    given: dict[str, Any],
     sink: "Callable[[Produced], Steps[T]]",
     tell: "Callable[[Produced, T], tuple[dict[str, Any], str, int]]",
 ) -> NoReturn:
+    """Something else from the answers that a run has; `given` goes before what its configuration says."""
     from contextlib import closing
+    from dataclasses import replace
 
     from pipeline.produce import exhaust, reopen
     from pipeline.runfolder import RunFolder
 
-    _only(("run", "quiet", "as_json"), "a RUN is scored as it is")
     folder = RunFolder(path)
-    folder.manifest()
+    begun = folder.manifest().get("command")
+    if command == "curate" and begun != "generate":
+        raise ConfigError(f"{path}: a run of pipeline {begun}. What a model is tested on is nothing to train on.")
     with folder.locked():
         produced = reopen(folder)
+        config = produced.config
+        produced.config = replace(
+            config,
+            settings=(*config.settings, *curation_settings(options)),
+            scorers=tuple(dict.fromkeys((*config.scorers, *own_scorers(options)))),
+            **{name: value for name, value in given.items() if value is not None},
+        )
         with closing(produced.journal):
             summary, text, code = tell(produced, exhaust(sink(produced)))
         summary |= {"skipped_rows": produced.skipped, "unfit": produced.count.unfit}
-        folder.finish("eval", summary, complete=False)
+        folder.finish(command, summary, complete=False)
     _print(summary, text, path, options)
     sys.exit(3 if summary["open"] else code)
 
@@ -285,16 +310,3 @@ def _dry_run(config: "RunConfig", options: dict[str, Any]) -> None:
 
 def _print(summary: dict[str, Any], text: str, path: Path, options: dict[str, Any]) -> None:
     click.echo(json.dumps(summary | {"run": str(path)}) if options["as_json"] else text)
-
-
-def _given() -> set[str]:
-    """Names of the parameters that stand on the command line."""
-    context = click.get_current_context()
-    written = click.core.ParameterSource.COMMANDLINE
-    return {name for name in context.params if context.get_parameter_source(name) is written}
-
-
-def _only(allowed: tuple[str, ...], why: str) -> None:
-    if extra := sorted(_given() - set(allowed)):
-        spelled = {param.name: param.opts[0] for param in click.get_current_context().command.params}
-        raise click.UsageError(f"{why}: {spelled[extra[0]]} has no place here.")

@@ -97,14 +97,21 @@ class RunConfig:
     key_variable: str = "LLM_API_KEY"  # the environment variable that holds the server's key
     strict: bool = False
     split_by: str = "both"
+    contrast: bool = False  # ask every question once more, without the persona
+    settings: tuple[str, ...] = ()  # as given to --set
+    scorers: tuple[str, ...] = ()  # as given to --scorer
+    train_prompt: str | None = None  # a template; None: the prompt as it was sent
+    train_format: str | None = None  # a text format; None: messages
+    train_system: str | None = None  # keep, merge or drop; None: as it was sent
 
     headers: Mapping[str, str] | None = field(default=None, repr=False)  # from LLM_HEADERS: may hold a key
 
-    # What may change between a run and its resumption without making it another run. Latency holds for one concurrency,
-    # so that an evaluation has its concurrency for good.
+    # What may change between a run and its resumption without making it another run: how it is asked, and what becomes of the
+    # replies. Latency holds for one concurrency, so that an evaluation has its concurrency for good.
     FREE = (
         *("concurrency", "timeout", "insecure", "limit", "price", "max_cost"),
         *("requests_per_minute", "tokens_per_minute", "key_variable"),
+        *("contrast", "settings", "scorers", "train_prompt", "train_format", "train_system"),
     )
 
     def fingerprint(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from pipeline.dialects import Dialect, dialect_named
 from pipeline.journal import Journal
-from pipeline.plan import Plan
+from pipeline.plan import CONTRAST, Plan
 from pipeline.records import Completion, GenerateConfig, Item, Message, Request, Timing, Turn, digest
 from pipeline.reply import UnreadableReply, read_reply, with_prompt_tokens
 from pipeline.templates import Prompt, TemplateFailed, TextFormat
@@ -44,6 +44,10 @@ class Script:
     def request(self, item: Item) -> Request:
         """Raises TemplateFailed: that costs the row."""
         messages = self.prompt.render(item, item.lines[0])
+        if item.arm == CONTRAST:
+            messages = tuple(message for message in messages if message.role != "system")
+            if not messages:
+                raise TemplateFailed(f"{self.prompt.name}: without its system message nothing is left to ask")
         return self.as_sent(messages, item.npc, item.player, seed=item.seed(self.run_seed, 0, "npc"))
 
     def as_sent(self, messages: tuple[Message, ...], npc: SimpleNamespace, player: str, *, seed: int) -> Request:

@@ -1,46 +1,43 @@
-"""From a run's answers to the dataset: scored, kept or dropped, split, written as Parquet with a card.
+"""From a run's answers to the dataset: scored, kept or dropped, paired, split, written as Parquet with a card.
 
     dataset/README.md                      the card; its `configs` make load_dataset(folder, "sft") work
-    dataset/sft/<split>.parquet            prompt, completion (lists of {role, content}: TRL's format) and provenance
-    dataset/rejected/train.parquet         the same, with filter, reason and evidence
+    dataset/curation.yaml                  the criteria it was made by
+    dataset/<config>/<split>.parquet       see configs.py
 
 Nothing in these tables depends on when or how fast a reply came: the same answers give the same bytes. Latency stands in
 `replies.parquet` and on the card.
 """
 
-import contextlib
 import os
 import shutil
+from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import yaml
 
 from pipeline.autolimit import Change
 from pipeline.card import write_card
-from pipeline.curate import DUPLICATE, FILTERS, Curator, Drop
+from pipeline.changes import Before, Changes, changes
+from pipeline.configs import Waiting
+from pipeline.criteria import TRAINING_PROMPT, Criteria, load_criteria
+from pipeline.curate import DUPLICATE, LIMITS, Candidates, Curator, Drop
+from pipeline.diversity import Diversity, diversity
 from pipeline.latency import quantile
+from pipeline.pairs import pairs
+from pipeline.personas.load import read_personas
+from pipeline.plan import CONTRAST
 from pipeline.produce import Produced, Steps, exhaust
-from pipeline.records import Score, Turn
-from pipeline.scored import Load, scored, scorer_names
-from pipeline.splits import SPLITS, splitter
-from pipeline.tables import TableWriter
+from pipeline.records import Turn
+from pipeline.runfolder import RunFolder
+from pipeline.scored import Load, Scored
+from pipeline.splits import Splitter, splitter
+from pipeline.templates import TemplateFailed, Templates
+from pipeline.training import TrainingPrompt
 
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_PROVENANCE: list[tuple[str, pa.DataType]] = [
-    ("item_id", pa.string()),
-    ("persona_id", pa.string()),
-    ("scenario_id", pa.string()),
-    ("category", pa.string()),
-    ("sample", pa.int32()),
-    ("template", pa.string()),
-    ("model", pa.string()),
-    ("seed", pa.int64()),
-    *((f"score_{name}", pa.float64()) for name in scorer_names()),
-]
-SFT = pa.schema([("prompt", _MESSAGES), ("completion", _MESSAGES), *_PROVENANCE])
-REJECTED = pa.schema([*SFT, ("filter", pa.string()), ("reason", pa.string()), ("evidence", pa.string())])
+UNTRAINABLE = "train_prompt"  # the filter of what the training prompt cannot be rendered for
 
 
 @dataclass(slots=True)
@@ -52,16 +49,25 @@ class Made:
     failed: int = 0
     missing: int = 0  # not asked yet: the run was interrupted
     open: int = 0  # of the failed and the missing, those that resuming will ask (again)
+    contrast: int = 0  # of the answered, those without their persona
     kept: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys([*FILTERS, DUPLICATE], 0))
+    dropped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
-    words: list[int] = field(default_factory=list)
+    configs: dict[str, dict[str, int]] = field(default_factory=dict)  # rows by config and split
+    pairs: dict[str, int] = field(default_factory=dict)  # by kind
+    split_by: str = ""
+    diversity: Diversity | None = None
+    by_persona: dict[str, Diversity] = field(default_factory=dict)
+    tokens_a_row: "array[int]" = field(default_factory=lambda: array("q"))  # of kept ones, prompt and completion
+    tokens_by: str = ""
+    words: "array[int]" = field(default_factory=lambda: array("q"))  # of kept replies
+    training: str = ""
     notes: list[str] = field(default_factory=list)
     load: Load = field(default_factory=Load)
     price: tuple[float, float] | None = None
     at_a_time: int | str = "auto"
     limits: list[Change] = field(default_factory=list)
+    changes: Changes | None = None  # against the dataset that was there before
 
     def summary(self) -> dict[str, Any]:
         """As it is printed and stored: times in seconds. `concurrency.history` is of the last that asked anything."""
@@ -71,11 +77,26 @@ class Made:
             "failed": self.failed,
             "missing": self.missing,
             "open": self.open,
+            "contrast": self.contrast,
             "kept": self.kept,
             "dropped": {name: count for name, count in self.dropped.items() if count},
             "examples": self.examples,
             "errors": self.load.errors(),
-            "splits": {name: count for name, count in self.splits.items() if count},
+            "splits": self.configs.get("sft", {}),
+            "configs": self.configs,
+            "pairs": self.pairs,
+            "split_by": self.split_by,
+            "training_prompt": self.training,
+            "diversity": self.diversity,
+            "diversity_by_persona": self.by_persona,
+            "row_tokens": {
+                "counted_by": self.tokens_by,
+                "p50": int(quantile(self.tokens_a_row, 0.5).value),
+                "p95": int(quantile(self.tokens_a_row, 0.95).value),
+                "max": max(self.tokens_a_row),
+            }
+            if self.tokens_a_row
+            else None,
             "notes": self.notes,
             "latency": {
                 "e2e_p50": quantile(self.load.e2e, 0.5).value,
@@ -96,74 +117,126 @@ def make_dataset(produced: Produced) -> Made:
 
 def making_dataset(produced: Produced) -> Steps[Made]:
     """Score, curate and write everything under `dataset/`; the old one is replaced only when the new one is whole."""
-    made = Made(asked=produced.count.items, at_a_time=produced.target.at_a_time, price=produced.config.price)
-    split, note = splitter(produced.config.split_by, produced.count.personas)
+    config, folder = produced.config, produced.folder
+    criteria = load_criteria(config.settings, config.scorers)
+    training = TrainingPrompt(config, Templates(config.prompts))
+    made = Made(
+        asked=produced.count.items, at_a_time=produced.target.at_a_time, price=config.price, training=training.name
+    )
+    _restore(folder.dataset)
+    before = Before(folder.dataset)
+    split, note = _splitter(folder, config.split_by, produced.count.personas)
+    made.split_by = split.by
     if note:
         made.notes.append(note)
-    curator = Curator()
-    final = produced.folder.dataset
-    aside = final.with_name(f".{final.name}.part")
+    aside = folder.dataset.with_name(f".{folder.dataset.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
-    with contextlib.ExitStack() as stack:
-        tables = {name: stack.enter_context(TableWriter(aside / "sft" / f"{name}.parquet", SFT)) for name in SPLITS}
-        rejected = stack.enter_context(TableWriter(aside / "rejected" / "train.parquet", REJECTED, keep_empty=True))
-        for turn, scores in scored(produced, made.load):
+    aside.mkdir(parents=True)
+    panel = criteria.panel(lambda: read_personas(produced.plan.personas))
+    curator, tokens, counted = Curator(criteria), array("q"), Counter[str]()
+    waiting = Waiting(aside, model=produced.target.model or produced.target.identity, training=training)
+    with Scored(produced, panel, made.load) as scored, waiting:
+        for turn, scores in scored.turns():
             yield
             if turn.completion is None:
                 made.open += turn.open
-                if turn.error is None:
-                    made.missing += 1
-                else:
+                made.missing += turn.error is None
+                if turn.error is not None:
                     made.failed += 1
                     made.load.fail(turn.error)
                 continue
             made.answered += 1
-            drop = curator.verdict(turn, scores)
-            row = _row(turn, scores, produced)
-            if drop is not None:
-                made.dropped[drop.filter] += 1
-                made.examples.setdefault(drop.filter, _example(turn, drop))
-                rejected.add({**row, "filter": drop.filter, "reason": drop.reason, "evidence": drop.evidence})
+            if turn.item.arm == CONTRAST:
+                made.contrast += 1
+                curator.add_contrast(turn)
                 continue
-            made.kept += 1
-            made.words.append(len(turn.text.split()))
-            name = split.split(turn.item.npc.id, turn.item.scenario_id)
-            made.splits[name] += 1
-            tables[name].add(row)
+            curator.add(turn, scores, split.split(turn.item.npc.id, turn.item.scenario_id))
+            try:
+                prompt = training.prompt(turn)
+            except TemplateFailed as exc:
+                prompt = "" if training.is_text else []
+                curator.drop(Drop(UNTRAINABLE, str(exc), ""))
+            waiting.add(turn, prompt)
+            size, source = _tokens(turn, prompt, as_sent=training.as_sent)
+            tokens.append(size)
+            counted[source] += 1
+        candidates = curator.decide(scored.of_run())
+    found = list(pairs(candidates, curator.contrast, criteria.preference))
+    made.configs = waiting.write(aside, candidates, curator.values, found)
+    made.pairs = dict(Counter(pair.kind for pair in found))
     made.limits = produced.limits
-    if made.kept and (empty := [name for name, count in made.splits.items() if not count]):
-        made.notes.append(f"no rows for {' and '.join(empty)}: left out")
+    made.tokens_by = " and ".join(sorted(counted))
+    _tell(made, candidates, criteria, tokens)
+    made_by = {TRAINING_PROMPT: training.name, **criteria.plain()}
+    made.changes = changes(before, candidates, made_by)
+    (aside / "curation.yaml").write_text(yaml.safe_dump(made_by, sort_keys=False, allow_unicode=True), "utf-8")
     write_card(aside, produced, made.summary(), made.words)
-    _replace(final, aside)
+    _replace(folder.dataset, aside)
     return made
 
 
-def _row(turn: Turn, scores: dict[str, Score], produced: Produced) -> dict[str, Any]:
-    item, request = turn.item, turn.request
-    assert request is not None
-    return {
-        "prompt": [{"role": m.role, "content": m.content} for m in request.messages],
-        "completion": [{"role": "assistant", "content": turn.text}],
-        "item_id": item.item_id,
-        "persona_id": item.npc.id,
-        "scenario_id": item.scenario_id,
-        "category": item.category,
-        "sample": item.sample,
-        "template": item.template,
-        "model": produced.target.model or produced.target.identity,
-        "seed": request.config.seed,
-        **{f"score_{name}": score.value for name, score in scores.items()},
-    }
+def _tell(made: Made, candidates: Candidates, criteria: Criteria, tokens: "array[int]") -> None:
+    """What the candidates' fate adds up to."""
+    order = (UNTRAINABLE, *criteria.filters, DUPLICATE, *LIMITS)
+    dropped = Counter(drop.filter for drop in candidates.drops.values())
+    made.dropped = {name: dropped[name] for name in order}
+    for place, drop in sorted(candidates.drops.items()):
+        if drop.filter not in made.examples:
+            made.examples[drop.filter] = _example(candidates, place, drop)
+    kept = [place for place in range(len(candidates)) if place not in candidates.drops]
+    made.kept = len(kept)
+    made.words.extend(len(candidates.texts[place].split()) for place in kept)
+    made.tokens_a_row.extend(tokens[place] for place in kept)
+    made.diversity = diversity((candidates.item_ids[place], candidates.texts[place]) for place in kept)
+    personas: dict[str, list[tuple[str, str]]] = {}
+    for place in kept:
+        if len(personas) < _PERSONAS or candidates.personas[place] in personas:
+            texts = personas.setdefault(candidates.personas[place], [])
+            texts.append((candidates.item_ids[place], candidates.texts[place]))
+    made.by_persona = {persona: diversity(texts) for persona, texts in personas.items()}
+    empty = [name for name in ("train", "test_known_npcs", "test_new_npcs") if name not in made.configs.get("sft", {})]
+    if made.kept and empty:
+        made.notes.append(f"no rows for {' and '.join(empty)}: left out")
 
 
-def _example(turn: Turn, drop: Drop) -> str:
-    said = _one_line(turn.text)
-    return f"{_one_line(turn.item.npc.name)}: {said[:100]}{'...' if len(said) > 100 else ''} ({drop.reason})"
+_PERSONAS = 200  # whose diversity is told one by one
 
 
-def _one_line(text: str) -> str:
+def _splitter(folder: RunFolder, asked: str, personas: int) -> tuple[Splitter, str]:
+    """What a run was split by before holds: else a twentieth persona would move rows that were trained on."""
+    found, note = splitter(asked, personas)
+    if found.by != "scenario" and folder.results_of("generate").get("split_by") == "scenario":
+        return Splitter("scenario"), "split by scenario only, as before: else rows that were trained on would move"
+    return found, note
+
+
+def _tokens(turn: Turn, prompt: Any, *, as_sent: bool) -> tuple[int, str]:
+    """Of prompt and completion together, and who counted them. For another prompt than the one sent, it is estimated."""
+    assert turn.completion is not None
+    usage = turn.completion.usage
+    if as_sent and usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        return usage.prompt_tokens + usage.completion_tokens, usage.source
+    characters = len(prompt) if isinstance(prompt, str) else sum(len(message["content"]) for message in prompt)
+    reply = usage.completion_tokens if usage.completion_tokens is not None else len(turn.text) // 4
+    return characters // 4 + reply, "estimate"
+
+
+def _example(candidates: Candidates, place: int, drop: Drop) -> str:
+    said = one_line(candidates.texts[place])
+    persona = one_line(candidates.personas[place])
+    return f"{persona}: {said[:100]}{'...' if len(said) > 100 else ''} ({one_line(drop.reason)})"
+
+
+def one_line(text: str) -> str:
     """The summary is shown in terminals, also as JSON: nothing in it that they would obey."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _restore(final: Path) -> None:
+    """Killed between the two renames of `_replace`, it stands beside its place."""
+    old = final.with_name(f".{final.name}.old")
+    if old.exists() and not final.exists():
+        os.replace(old, final)
 
 
 def _replace(final: Path, aside: Path) -> None:

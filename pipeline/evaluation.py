@@ -9,9 +9,13 @@ from collections.abc import Hashable
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.criteria import load_criteria
 from pipeline.latency import quantile
+from pipeline.personas.load import read_personas
+from pipeline.plan import CONTRAST
 from pipeline.produce import Produced, Steps, exhaust
-from pipeline.scored import Load, scored, scorer_names
+from pipeline.records import Score
+from pipeline.scored import Load, Scored
 from pipeline.stats import Mean, clustered_mean, reduce_repeats
 
 
@@ -23,35 +27,46 @@ def evaluate(produced: Produced) -> dict[str, Any]:
 def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
     """Score what the run's journal has; writes `replies.parquet` and `scores.parquet`. Returns the summary, ready for JSON.
 
-    Means are in [0, 1], 1 is good. Times are in seconds, at `load.concurrency` requests at a time ("auto" for what
-    `generate` asked for).
+    Means are in the scorer's own unit; for most, 1 is good and 0 bad. `bounds` say what passes when a dataset is made. Times are
+    in seconds, at `load.concurrency` requests at a time ("auto" for what `generate` asked for).
     """
+    criteria = load_criteria(produced.config.settings, produced.config.scorers)
+    panel = criteria.panel(lambda: read_personas(produced.plan.personas))
     load = Load()
-    items: list[Hashable] = []
     persona_of: dict[Hashable, Hashable] = {}
-    values: dict[str, list[tuple[Hashable, float]]] = {name: [] for name in scorer_names()}
+    values: dict[str, list[tuple[Hashable, float]]] = {name: [] for name in panel.names}
     not_applicable = dict.fromkeys(values, 0)
     categories: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     answered = failed = missing = still_open = 0
-    for turn, scores in scored(produced, load):
-        yield
-        if turn.completion is None:
-            still_open += turn.open
-            failed += turn.error is not None
-            if turn.error is not None:
-                load.fail(turn.error)
-            missing += turn.error is None
-            continue
-        answered += 1
-        item = (turn.item.npc.id, turn.item.scenario_id)
-        items.append(item)
-        persona_of[item] = turn.item.npc.id
+    scored_ones: list[tuple[Hashable, str]] = []
+
+    def note(item: Hashable, category: str, scores: dict[str, Score]) -> None:
         for name, score in scores.items():
             if score.value is None:
                 not_applicable[name] += 1
             else:
                 values[name].append((item, score.value))
-                categories[turn.item.category][name].append(score.value)
+                categories[category][name].append(score.value)
+
+    with Scored(produced, panel, load) as scored:
+        for turn, scores in scored.turns():
+            yield
+            if turn.item.arm == CONTRAST:
+                continue
+            if turn.completion is None:
+                still_open += turn.open
+                failed += turn.error is not None
+                if turn.error is not None:
+                    load.fail(turn.error)
+                missing += turn.error is None
+                continue
+            answered += 1
+            item: Hashable = (turn.item.npc.id, turn.item.scenario_id)
+            persona_of[item] = turn.item.npc.id
+            scored_ones.append((item, turn.item.category))
+            note(item, turn.item.category, scores)
+        for (item, category), scores in zip(scored_ones, scored.of_run(), strict=True):
+            note(item, category, scores)
     means: dict[str, Any] = {}
     for name, found in values.items():
         if found:
@@ -60,7 +75,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
         elif not_applicable[name]:
             means[name] = {**asdict(Mean(None, None, None, 0, 0)), "not_applicable": not_applicable[name]}
     return {
-        "asked": produced.count.items,
+        "asked": produced.count.items - produced.count.contrast,
         "answered": answered,
         "failed": failed,
         "missing": missing,
@@ -69,6 +84,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
         "personas": len(set(persona_of.values())),
         "items": len(persona_of),
         "scores": means,
+        "bounds": {name: asdict(criteria.filters[name]) for name in means},
         "by_category": {
             category: {name: sum(v) / len(v) for name, v in by_name.items()}
             for category, by_name in sorted(categories.items())

@@ -87,6 +87,37 @@ TO_A_SERVER = (
 )  # fmt: skip
 
 
+def _scoring(verb: str) -> tuple[Callable[..., Any], ...]:
+    return (
+        click.option(
+            "--set", "settings", multiple=True, metavar="NAME.KEY=VALUE",
+            help=f"How replies are {verb}: slop.max=8, slop=off. See data/curation.yaml.",
+        ),
+        click.option(
+            "--scorer", "scorers", multiple=True, metavar="FILE.py:FUNCTION", help="A scorer of your own."
+        ),
+    )  # fmt: skip
+
+
+SCORING = _scoring("scored")
+TRAINING = (
+    *_scoring("scored and kept"),
+    click.option("--max-per-prompt", type=click.IntRange(min=1), help="Keep the best so many replies to a prompt."),
+    click.option("--max-per-persona", type=click.IntRange(min=1), help="The same, of a persona."),
+    click.option("--max-per-scenario", type=click.IntRange(min=1), help="The same, of a scenario."),
+    click.option(
+        "--train-prompt", metavar="TEMPLATE", help="Train on this prompt, as the game sends it, e.g. npc/short."
+    ),
+    click.option(
+        "--train-format", metavar="FORMAT", help="Train on one text instead of messages: transcript, chatml ..."
+    ),
+)
+QUIET = (
+    click.option("--quiet", is_flag=True, help="No progress."),
+    click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object."),
+)
+
+
 def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """What `generate` and `eval` share."""
     each = [
@@ -123,8 +154,6 @@ def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None
             help="Go on with a run: the newest unfinished one.",
         ),
         click.option("--dry-run", is_flag=True, help="Count, estimate and show the first prompts. Sends nothing."),
-        click.option("--quiet", is_flag=True, help="No progress."),
-        click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object."),
     ]
 
-    return with_options(*TO_A_SERVER, *each)
+    return with_options(*TO_A_SERVER, *each, *QUIET)

@@ -8,7 +8,6 @@ import hashlib
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,19 +15,24 @@ from pipeline.personas.load import read_personas
 from pipeline.personas.schema import Scenario
 from pipeline.records import Item
 
+CONTRAST = "contrast"  # the arm of a question that is asked without the persona
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """`items` are planned; `unfit` pairs of persona and scenario were left out for a field the persona lacks."""
+    """`items` are planned, `contrast` of them without their persona; `unfit` pairs of persona and scenario were left out for
+    a field the persona lacks."""
 
     personas: int
     items: int
     unfit: int
+    contrast: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`personas` is the checked file of the run; `per_persona` None means every scenario that fits."""
+    """`personas` is the checked file of the run; `per_persona` None means every scenario that fits; `contrast` asks every
+    question once more, without the persona."""
 
     personas: Path
     scenarios: list[Scenario]
@@ -36,12 +40,20 @@ class Plan:
     samples: int = 1
     per_persona: int | None = None
     limit: int | None = None
+    contrast: bool = False
 
     def __iter__(self) -> Iterator[Item]:
-        return islice(self._all(), self.limit)
+        """`limit` counts what is asked with a persona: asking for contrast, too, takes no reply away."""
+        left = self.limit
+        for item in self._all():
+            if left is not None and item.arm != CONTRAST:
+                if not left:
+                    return
+                left -= 1
+            yield item
 
     def count(self) -> Count:
-        personas = items = unfit = 0
+        personas = items = unfit = contrast = 0
         fits = _Fits(self.scenarios)
         for npc in read_personas(self.personas):
             fitting = len(fits(npc))
@@ -49,7 +61,10 @@ class Plan:
             personas += 1
             items += drawn * self.samples
             unfit += len(self.scenarios) - fitting
-        return Count(personas, items if self.limit is None else min(items, self.limit), unfit)
+            contrast += drawn if self.contrast else 0
+        if self.limit is not None and items > self.limit:
+            items, contrast = self.limit, sum(item.arm == CONTRAST for item in self) if self.contrast else 0
+        return Count(personas, items + contrast, unfit, contrast)
 
     def preflight(self) -> Iterator[Item]:
         """One item for each scenario that any persona fits: enough to try every template on before a run."""
@@ -68,6 +83,8 @@ class Plan:
             for place in self._drawn(npc, fits(npc), marks):
                 for sample in range(self.samples):
                     yield self.scenarios[place].item(npc, template=self.template, sample=sample)
+                if self.contrast:
+                    yield self.scenarios[place].item(npc, template=self.template, sample=0, arm=CONTRAST)
 
     def _drawn(self, npc: SimpleNamespace, fitting: list[int], marks: list[bytes]) -> list[int]:
         if self.per_persona is None or len(fitting) <= self.per_persona:

@@ -91,6 +91,13 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
     checked_personas = load_personas(config.personas, inputs.personas, strict=config.strict)
     texts = templates.copy(prompt.name, inputs.prompts)
     texts += templates.copy(f"formats/{config.format}", inputs.prompts)
+    if config.train_prompt:  # not of the fingerprint: it changes nothing that is asked
+        templates.copy(templates.prompt(config.train_prompt).name, inputs.prompts)
+    if config.train_format:
+        templates.text_format(config.train_format)
+        templates.copy(f"formats/{config.train_format}", inputs.prompts)
+    if config.contrast and "system" not in prompt.roles:
+        raise ConfigError(f"--contrast leaves the system message out, and {prompt.name} has none.")
     for source, checked in ((config.personas, checked_personas), (config.scenarios, checked_scenarios)):
         report(source, checked, watch)
     plan = Plan(
@@ -100,6 +107,7 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
         samples=config.samples,
         per_persona=config.per_persona,
         limit=config.limit,
+        contrast=config.contrast,
     )
     for item in plan.preflight():
         try:
@@ -202,13 +210,17 @@ def _limits_before(folder: RunFolder) -> list[Change]:
 async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
     produced.walk = produced.script.walk(produced.plan, produced.journal, produced.target.dialect)
     made = 0
+    failed: ConfigError | None = None
 
     def on_settled(settled: int) -> None:
         # Two steps at a time: enough to keep up, and too little for the replies in flight to be stamped late.
-        nonlocal made
-        for _ in range(min(2, settled - made)):
-            next(steps)
-            made += 1
+        nonlocal made, failed
+        try:
+            for _ in range(min(2, settled - made) if failed is None else 0):
+                next(steps)
+                made += 1
+        except ConfigError as exc:  # a scorer of the user's own: what is being asked for is worth having all the same
+            failed = exc
 
     config, spent = produced.config, 0.0
     async with contextlib.AsyncExitStack() as stack:
@@ -238,6 +250,8 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
             finally:
                 produced.interrupted = stop.is_set() and not produced.stopped
                 produced.limits = client.limits
+    if failed is not None:
+        raise failed
 
 
 def exhaust(steps: Steps[T]) -> T:
@@ -262,6 +276,7 @@ def reopen(folder: RunFolder) -> Produced:
             url="",
             dialect=dialect_named(target["dialect"]),
             model=target["model"],
+            product=target.get("product") or "",
             identity=target["identity"],
             concurrency=AutoLimit() if target["concurrency"] == "auto" else target["concurrency"],
             stop=tuple(target["stop"]),
@@ -278,6 +293,7 @@ def reopen(folder: RunFolder) -> Produced:
         samples=config.samples,
         per_persona=config.per_persona,
         limit=config.limit,
+        contrast=config.contrast,
     )
     journal = Journal(folder.journal)
     journal.freeze()

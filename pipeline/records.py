@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 KEY_VERSION = 1  # raise it when the canonical form of a request changes: old answers are then asked for again
 
@@ -241,8 +241,7 @@ class Turn:
         return self.completion.text if self.completion else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     """`value` is 1 for good and 0 for bad, or between; None: not applicable, which is never a pass."""
 
     value: float | None

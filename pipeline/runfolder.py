@@ -113,14 +113,22 @@ class RunFolder:
 
     def finish(self, command: str, summary: dict[str, Any], *, complete: bool) -> None:
         """Write the summary of a command beside that of others, and the mark that says the run is whole."""
-        try:
-            results = json.loads(self.results.read_text("utf-8"))
-        except (OSError, ValueError):
-            results = {}
-        write_json(self.results, {**results, command: summary})
+        write_json(self.results, {**self._results(), command: summary})
         manifest = self.manifest()
         if complete and not manifest.get("finished"):
             self.write_manifest({**manifest, "finished": now()})
+
+    def results_of(self, command: str) -> dict[str, Any]:
+        """The last summary of a command on this run; empty if there is none."""
+        found = self._results().get(command)
+        return found if isinstance(found, dict) else {}
+
+    def _results(self) -> dict[str, Any]:
+        try:
+            results = json.loads(self.results.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return results if isinstance(results, dict) else {}
 
 
 def now() -> str:

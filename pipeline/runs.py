@@ -30,8 +30,10 @@ class Run:
 
     def frame(self) -> "pd.DataFrame":
         """One row a reply: the player's line, the reply, timings in seconds, a column for each scorer's value, and for a
-        generated run `filter`: what dropped the reply, "" for a kept one."""
+        generated run `filter`: what dropped the reply, "" for a kept one, null for what is neither (see `arm`, `error`)."""
         import pandas as pd
+
+        from pipeline.plan import CONTRAST
 
         if not self._folder.replies.exists():
             self.results()  # raises where the run is not finished
@@ -41,11 +43,14 @@ class Run:
         if len(scores):
             wide = scores.pivot(index="item_id", columns="scorer", values="value")
             frame = frame.merge(wide.reset_index(), on="item_id", how="left")
-        rejected = self._folder.dataset / "rejected" / "train.parquet"
-        if rejected.exists():
-            dropped = pd.read_parquet(rejected, columns=["item_id", "filter"])
+        if self._folder.dataset.is_dir():
+            rejected = self._folder.dataset / "rejected" / "train.parquet"
+            dropped = pd.DataFrame({"item_id": [], "filter": []}, dtype=str)
+            if rejected.exists():
+                dropped = pd.read_parquet(rejected, columns=["item_id", "filter"])
             frame = frame.merge(dropped, on="item_id", how="left")
-            frame["filter"] = frame["filter"].where(frame["reply"].isna() | frame["filter"].notna(), "")
+            judged = frame["reply"].notna() & (frame["arm"] != CONTRAST)
+            frame["filter"] = frame["filter"].where(~judged | frame["filter"].notna(), "")
         return frame
 
     def __repr__(self) -> str:

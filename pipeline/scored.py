@@ -1,6 +1,7 @@
 """Replies read again from the journal, scored, and written as two tables: `replies.parquet` and `scores.parquet`.
 
-Whoever needs the replies iterates over them here, once: the tables are written while the rows pass by.
+Whoever needs the replies iterates over them here, once: the tables are written while the rows pass by. Between the two passes
+only the texts stay in memory.
 """
 
 import json
@@ -8,16 +9,21 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.criteria import Panel
 from pipeline.latency import client_bound, tpot
+from pipeline.plan import CONTRAST
 from pipeline.produce import Produced
 from pipeline.records import Score, Turn, Usage
-from pipeline.scorers import SCORERS, score
-from pipeline.tables import TableWriter
+from pipeline.scorers import Said
+from pipeline.tables import TableWriter, column, repeated, taken
+
+_ROWS = 1024  # replies whose scores are written at once
 
 # What they mean stands at Timing; `total` is all that whoever asked has waited.
 _SECONDS = (
@@ -32,6 +38,7 @@ REPLIES = pa.schema(
         ("category", pa.string()),
         ("world", pa.string()),
         ("sample", pa.int32()),
+        ("arm", pa.string()),  # "contrast" where the persona was left out; else empty
         ("line", pa.string()),
         ("reply", pa.string()),  # null: no answer, `error` says why
         ("raw", pa.string()),  # as it came, where thinking or the speaker's name was taken out
@@ -143,35 +150,85 @@ class Load:
         return float(end[-1] - start[0] - gaps.sum())
 
 
-def scored(produced: Produced, load: Load) -> Iterator[tuple[Turn, dict[str, Score]]]:
-    """Every planned reply with its scores (none where no answer came), in the order of the plan."""
-    folder = produced.folder
-    with (
-        TableWriter(folder.replies, REPLIES, keep_empty=True) as replies,
-        TableWriter(folder.scores, SCORES, keep_empty=True) as scores,
-    ):
-        for turn in produced.turns():
-            load.add(turn)
-            replies.add(_reply_row(turn))
-            found = score(turn) if turn.completion is not None else {}
+class Scored:
+    """The replies of a run, once, with their scores; both tables are written while they pass.
+
+        with Scored(produced, panel, load) as scored:
+            for turn, scores in scored.turns(): ...      every planned reply in the order of the plan; no answer, no scores
+            for scores in scored.of_run(): ...           then, for each scored one again, what needed the whole run
+
+    A reply asked for contrast, without its persona, is in `replies.parquet` and has no scores.
+    """
+
+    def __init__(self, produced: Produced, panel: Panel, load: Load) -> None:
+        self._produced, self._panel, self._load = produced, panel, load
+        self._replies = TableWriter(produced.folder.replies, REPLIES, keep_empty=True)
+        self._scores = TableWriter(produced.folder.scores, SCORES, keep_empty=True)
+        self._said: list[tuple[Said, str, str]] = []
+        self._rows: list[tuple[str, str, str, dict[str, Score]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None and self._rows:
+            self._flush()
+        self._replies.__exit__(kind, exc, traceback)
+        self._scores.__exit__(kind, exc, traceback)
+
+    def turns(self) -> Iterator[tuple[Turn, dict[str, Score]]]:
+        of_reply, of_run = self._panel.of_reply, self._panel.of_run.values()
+        for turn in self._produced.turns():
+            self._load.add(turn)
+            self._replies.add(_reply_row(turn))
+            if turn.completion is None or turn.item.arm == CONTRAST:
+                yield turn, {}
+                continue
             item = turn.item
-            for name, value in found.items():
-                scores.add(
-                    {
-                        "item_id": item.item_id,
-                        "persona_id": item.npc.id,
-                        "scenario_id": item.scenario_id,
-                        "scorer": name,
-                        "value": value.value,
-                        "reason": value.reason,
-                        "evidence": value.evidence,
-                    }
-                )
-            yield turn, found
+            scores = {name: scorer(turn) for name, scorer in of_reply.items()}
+            self._write(item.item_id, item.npc.id, item.scenario_id, scores)
+            said = Said(item.npc.id, turn.line, turn.text)
+            for late in of_run:
+                late.add(said)
+            self._said.append((said, item.item_id, item.scenario_id))
+            yield turn, scores
 
+    def of_run(self) -> Iterator[dict[str, Score]]:
+        for said, item_id, scenario_id in self._said:
+            scores = {name: scorer.score(said) for name, scorer in self._panel.of_run.items()}
+            self._write(item_id, said.persona_id, scenario_id, scores)
+            yield scores
 
-def scorer_names() -> tuple[str, ...]:
-    return tuple(SCORERS)
+    def _write(self, item_id: str, persona_id: str, scenario_id: str, scores: dict[str, Score]) -> None:
+        self._rows.append((item_id, persona_id, scenario_id, scores))
+        if len(self._rows) == _ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Rows by scorer for so many replies at once: twenty dictionaries for each would cost more than the scores."""
+        rows, self._rows = self._rows, []
+        sizes = np.array([len(row[3]) for row in rows], np.int32)
+        if not sizes.sum():
+            return
+        item_ids, personas, scenarios, _ = zip(*rows, strict=True)
+        names = list(dict.fromkeys(name for row in rows for name in row[3]))
+        number_of = {name: number for number, name in enumerate(names)}
+        scorers = np.array([number_of[name] for row in rows for name in row[3]], np.int32)
+        flat = [score for row in rows for score in row[3].values()]
+        self._scores.write(
+            pa.RecordBatch.from_arrays(
+                [
+                    *(repeated(ids, sizes) for ids in (item_ids, personas, scenarios)),
+                    taken(names, scorers),
+                    column([score.value for score in flat], pa.float64()),
+                    column([score.reason for score in flat], pa.string()),
+                    column([score.evidence for score in flat], pa.string()),
+                ],
+                schema=SCORES,
+            )
+        )
 
 
 def _reply_row(turn: Turn) -> dict[str, object]:
@@ -184,6 +241,7 @@ def _reply_row(turn: Turn) -> dict[str, object]:
         "category": item.category,
         "world": item.npc.world,
         "sample": item.sample,
+        "arm": item.arm,
         "line": turn.line,
         "reply": completion.text if completion else None,
         "raw": completion.raw if completion else None,

@@ -23,25 +23,69 @@ def generated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
         lines[0] += f", {summary['failed']} failed"
     if summary["missing"]:
         lines[0] += f", {summary['missing']} not asked yet"
-    for name, count in summary["dropped"].items():
-        lines.append(f"  dropped {count:5d}  {name:17} e.g. {summary['examples'].get(name, '')}")
-    for error, count in summary["errors"].items():
-        lines.append(f"  failed  {count:5d}  {error}")
+    if summary["contrast"]:
+        lines[0] += f"; {summary['contrast']} of the answers are for contrast, without their persona"
+    lines += _funnel(summary)
+    lines += [f"  failed  {count:5d}  {error}" for error, count in summary["errors"].items()]
     lines.append(_speed(summary["latency"], summary["tokens"]))
     lines.append(_concurrency(summary["concurrency"]["history"]))
     if summary["client_bound"]:
         lines.append(CLIENT_BOUND)
-    if kept:
-        lines.append("splits   " + ", ".join(f"{name} {count}" for name, count in summary["splits"].items()))
-    lines += [f"         {note}" for note in summary["notes"]]
-    dataset = folder / "dataset"
-    if kept:
-        lines.append(f"dataset  {dataset}")
-        lines.append(f'    datasets.load_dataset("{dataset.as_posix()}", "sft")')
-    else:
-        lines.append(f"Nothing was kept; what was dropped, and why, is in {dataset / 'rejected'}.")
+    lines += _dataset(summary, folder)
     text = "\n".join(line for line in lines if line)
     return printable(text) + ("\n\n" + OWN_SERVER.format(command="generate").rstrip() if demo else "")
+
+
+def curated(summary: dict[str, Any], folder: Path) -> str:
+    lines = [f"{summary['answered'] - summary['contrast']} replies, {summary['kept']} kept", *_funnel(summary)]
+    lines += [*_dataset(summary, folder), "", *_changes(summary["changes"])]
+    return printable("\n".join(lines))
+
+
+def _funnel(summary: dict[str, Any]) -> list[str]:
+    return [
+        f"  dropped {count:5d}  {name:17} e.g. {summary['examples'].get(name, '')}"
+        for name, count in summary["dropped"].items()
+    ]
+
+
+def _dataset(summary: dict[str, Any], folder: Path) -> list[str]:
+    lines = []
+    if summary["kept"]:
+        lines.append("splits   " + ", ".join(f"{name} {count}" for name, count in summary["splits"].items()))
+    if summary["pairs"]:
+        lines.append("pairs    " + ", ".join(f"{kind} {count}" for kind, count in summary["pairs"].items()))
+    varied = summary["diversity"]
+    if varied and varied["self_bleu"] is not None:
+        lines.append(
+            f"variety  distinct-1 {varied['distinct_1']:.2f}, distinct-2 {varied['distinct_2']:.2f}, "
+            f"self-BLEU {varied['self_bleu']:.2f} over {varied['texts']} replies"
+        )
+    lines += [f"         {note}" for note in summary["notes"]]
+    dataset = folder / "dataset"
+    if summary["kept"]:
+        lines.append(f"dataset  {dataset}")
+        lines.append(f'    datasets.load_dataset("{dataset.as_posix()}", "sft")')
+        lines.append(f"    pipeline curate {folder.as_posix()} --set ...      other criteria, without asking again")
+    else:
+        lines.append(f"Nothing was kept; what was dropped, and why, is in {dataset / 'rejected'}.")
+    return lines
+
+
+def _changes(changes: dict[str, Any] | None) -> list[str]:
+    if changes is None:
+        return ["There was no dataset before to compare with."]
+    lines = [f"changed  {one}" for one in changes["criteria"]]
+    for change in changes["replies"]:
+        before, now = (f"dropped by {change[when]}" if change[when] else "kept" for when in ("before", "now"))
+        lines.append(f"  {change['count']:5d}  {before} -> {now}")
+        for persona, text, reason in change["examples"]:
+            said = " ".join(text.split())
+            why = f" ({reason})" if reason else ""
+            lines.append(f"           {persona}: {said[:100]}{'...' if len(said) > 100 else ''}{why}")
+    lines += [f"  {changes['added']:5d}  new since last time"] if changes["added"] else []
+    lines += [f"  {changes['gone']:5d}  there last time and not any more"] if changes["gone"] else []
+    return lines if changes["replies"] or changes["added"] or changes["gone"] else [*lines, "No reply changed sides."]
 
 
 def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
@@ -51,12 +95,14 @@ def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
         + (f", {summary['missing']} not asked yet" if summary["missing"] else ""),
         *(f"  failed  {count:5d}  {error}" for error, count in summary["errors"].items()),
         "",
-        f"{'score (1 is good)':20} {'mean':>6}  {'95 % interval':>15}  not applicable",
+        f"{'score (1 is good)':20} {'mean':>7}  {'95 % interval':>16}  not applicable",
     ]
     for name, mean in summary["scores"].items():
         interval = "-" if mean["low"] is None else f"{mean['low']:.3f} to {mean['high']:.3f}"
         value = "-" if mean["value"] is None else f"{mean['value']:.3f}"
-        lines.append(f"{name:20} {value:>6}  {interval:>15}  {mean['not_applicable'] or ''}".rstrip())
+        bounds = summary["bounds"][name]
+        rate = "" if bounds["most"] is None else "0 is good"
+        lines.append(f"{name:20} {value:>7}  {interval:>16}  {mean['not_applicable'] or '':>14}  {rate}".rstrip())
     load = summary["load"]
     lines += [
         "",

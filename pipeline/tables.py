@@ -1,15 +1,19 @@
 """Parquet, written with pyarrow in bounded batches: aside first, then renamed, so that a file that is there is whole."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 _BATCH = 1024
+
+Values = Sequence[Any] | npt.NDArray[Any]  # of a column
 
 
 class TableWriter:
@@ -19,6 +23,7 @@ class TableWriter:
         self.path, self._schema, self._keep_empty = path, schema, keep_empty
         self._aside = path.with_name(f".{path.name}.part")
         self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        self._batches: list[pa.RecordBatch] = []
         self._writer: pq.ParquetWriter | None = None
         self.count = 0
 
@@ -26,38 +31,58 @@ class TableWriter:
         return self
 
     def add(self, row: dict[str, Any]) -> None:
-        for name, column in self._columns.items():
-            column.append(row[name])
+        for name, values in self._columns.items():
+            values.append(row[name])
         self.count += 1
         if self.count % _BATCH == 0:
             self._flush()
 
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Rows that are columns already."""
+        self._batches.append(batch)
+        self.count += batch.num_rows
+        if sum(waiting.num_rows for waiting in self._batches) >= _BATCH:
+            self._flush_batches()
+
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and (self.count % _BATCH or (self._keep_empty and not self.count)):
+        self.close(whole=kind is None)
+
+    def close(self, *, whole: bool) -> None:
+        """Put the table in its place if it is `whole`; else leave no trace of it."""
+        if whole and self._batches:
+            self._flush_batches()
+        if whole and (any(self._columns.values()) or (self._keep_empty and not self.count)):
             self._flush()
         if self._writer is not None:
             self._writer.close()
-            if kind is None:
+            if whole:
                 os.replace(self._aside, self.path)
             else:
                 self._aside.unlink(missing_ok=True)
 
     def _flush(self) -> None:
+        arrays = [
+            column(values, field.type) for values, field in zip(self._columns.values(), self._schema, strict=True)
+        ]
+        self._opened().write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        for values in self._columns.values():
+            values.clear()
+
+    def _flush_batches(self) -> None:
+        self._opened().write_table(pa.Table.from_batches(self._batches, self._schema).combine_chunks())
+        self._batches.clear()
+
+    def _opened(self) -> pq.ParquetWriter:
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(self._aside, self._schema, compression="zstd")
-        arrays = [
-            _array(column, field.type) for column, field in zip(self._columns.values(), self._schema, strict=True)
-        ]
-        self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        for column in self._columns.values():
-            column.clear()
+        return self._writer
 
 
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """`pa.array(values, kind)` for the kinds we have: texts, numbers, lists of texts' structs.
+def column(values: Values, kind: pa.DataType) -> pa.Array:
+    """`pa.array(values, kind)` for the kinds we have: texts, numbers (None or NaN: null), truth values, lists of texts' structs.
 
     pyarrow's own imports pandas at the first call, to know its objects when it sees them: a third of a second, in a command
     that may take three.
@@ -66,17 +91,32 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
         return _texts(values)
     if pa.types.is_list(kind):
         inside = [entry for value in values for entry in value]
-        parts = [_array([entry[field.name] for entry in inside], field.type) for field in kind.value_type]
+        parts = [column([entry[field.name] for entry in inside], field.type) for field in kind.value_type]
         ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
         offsets = pa.Array.from_buffers(pa.int32(), len(ends), [None, pa.py_buffer(ends)])
         return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(parts, fields=list(kind.value_type)))
-    known = np.array([value is not None for value in values], dtype=bool)
-    numbers = np.array([0 if value is None else value for value in values], dtype=kind.to_pandas_dtype())
+    known = np.array([value is not None and value == value for value in values], dtype=bool)
+    numbers = np.array(
+        [value if there else 0 for value, there in zip(values, known, strict=True)], dtype=kind.to_pandas_dtype()
+    )
+    if pa.types.is_boolean(kind):
+        numbers = np.packbits(numbers.astype(bool), bitorder="little")
     bits = pa.py_buffer(np.packbits(known, bitorder="little"))
-    return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(numbers)])
+    return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(np.ascontiguousarray(numbers))])
 
 
-def _texts(values: list[str | None]) -> pa.Array:
+def taken(texts: Sequence[str], places: npt.NDArray[np.int32]) -> pa.Array:
+    """`texts[place]` for each place, without making a Python string of any."""
+    numbers = pa.Array.from_buffers(pa.int32(), len(places), [None, pa.py_buffer(places)])
+    return pa.DictionaryArray.from_arrays(numbers, _texts(texts)).dictionary_decode()
+
+
+def repeated(texts: Sequence[str], times: npt.NDArray[np.int32]) -> pa.Array:
+    """Each text as often as it says."""
+    return taken(texts, np.repeat(np.arange(len(texts), dtype=np.int32), times))
+
+
+def _texts(values: Values) -> pa.Array:
     builder = pa.lib.StringBuilder()
     try:
         builder.append_values(values)

@@ -62,6 +62,7 @@ async def find_target(config: RunConfig, say: Say) -> Target:
             url="",
             dialect=DIALECTS["openai"],
             model=model.name,
+            product="llama.cpp, embedded",
             identity=model.identity,
             concurrency=at_a_time,
             slots=at_a_time,

@@ -231,7 +231,7 @@ class Prompt:
         about_persona: frozenset[str],
     ) -> None:
         self.name = name
-        self._template, self._parents, self._order = template, parents, order
+        self._template, self._parents, self.roles = template, parents, order
         self._about_persona = about_persona  # blocks that are the same for all lines said to a persona
         self._rendered: dict[str, str] = {}
         self._rendered_for: tuple[object, str] = (None, "")
@@ -247,7 +247,7 @@ class Prompt:
         if self._rendered_for[0] is not item.npc or self._rendered_for[1] != item.player:
             self._rendered, self._rendered_for = {}, (item.npc, item.player)
         messages = []
-        for role in self._order:
+        for role in self.roles:
             text = self._rendered.get(role)
             if text is None:
                 text = _render(self._template, lambda role=role: context.blocks[role][0](context)).strip()  # type: ignore[misc]

@@ -230,7 +230,7 @@ MISTAKES = [
     (["generate", "--colour"], "--colour"),
     (["generate", "--resume"], "no unfinished"),
     (["eval", "nowhere"], "no run there"),
-    (["eval", "--suite", "nowhere"], "There are: quick"),
+    (["eval", "--suite", "nowhere"], "There are: adversarial, npc, quick"),
     (["eval", "--resume", "nowhere"], "no run there"),
 ]
 

@@ -1,11 +1,14 @@
 """What becomes of a reply before anybody sees it, and of a system message where a model has no place for one."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.conversation import clean, merged
-from pipeline.records import Message
+from pipeline.conversation import Script, clean, merged
+from pipeline.records import GenerateConfig, Item, Message
+from pipeline.templates import TemplateFailed, Templates
 from pipeline.thinking import Thinking, without_thinking
 
 
@@ -90,3 +93,35 @@ def test_what_is_thought_is_hidden_and_the_first_word_said_is_not(text, hidden, 
 )
 def test_a_system_message_goes_to_the_head_of_the_players_first(messages, wanted):
     assert merged(messages) == wanted
+
+
+def script(template: str, folder, **options) -> Script:
+    (folder / "mine.j2").write_text(template, "utf-8")
+    prompt = Templates(str(folder)).prompt("mine")
+    return Script(prompt=prompt, text_format=None, config=GenerateConfig(), run_seed=0, identity="m", **options)
+
+
+def question(arm: str = "") -> Item:
+    npc = SimpleNamespace(id="mira", name="Mira")
+    return Item(npc=npc, scenario_id="s", category="c", player="P", lines=("Who?",), template="mine", sample=0, arm=arm)
+
+
+WHOLE = "{% block system %}You are {{ npc.name }}.{% endblock %}{% block user %}{{ line }}{% endblock %}"
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_for_contrast_nothing_is_asked_but_the_line(merge, tmp_path):
+    found = script(WHOLE, tmp_path, merge_system=merge)
+    assert found.request(question("contrast")).messages == (user("Who?"),)
+    assert "You are Mira." in found.request(question()).text
+
+
+def test_with_and_without_the_persona_are_two_questions(tmp_path):
+    found = script(WHOLE, tmp_path)
+    assert found.ask(question(), 0).key != found.ask(question("contrast"), 1).key
+
+
+def test_a_prompt_that_is_all_persona_cannot_be_asked_without(tmp_path):
+    found = script("{% block system %}You are {{ npc.name }}, asked: {{ line }}{% endblock %}", tmp_path)
+    with pytest.raises(TemplateFailed, match="without its system message nothing is left"):
+        found.request(question("contrast"))

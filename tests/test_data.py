@@ -1,25 +1,38 @@
-"""What ships is whole, is told apart by ear, and the suite of `eval` shares nothing with what `generate` uses."""
+"""What ships is whole, is told apart by ear, and no suite of `eval` shares anything with another or with what `generate` uses."""
 
 import re
+from itertools import combinations
 from types import SimpleNamespace
 
 import pytest
-from bench.voices import SETS, example_lines, measure
+from bench.voices import example_lines, measure
 
 from pipeline.personas.load import load_personas, load_scenarios, read_personas
 from pipeline.personas.schema import Persona, Scenario
 from pipeline.resources import shipped
 
-FOLDERS = {"generate": shipped("data"), "quick": shipped("data") / "suites" / "quick"}
+FOLDERS = {
+    "generate": shipped("data"),
+    **{name: shipped("data") / "suites" / name for name in ("quick", "npc", "adversarial")},
+}
+PAIRS = list(combinations(FOLDERS, 2))
 CATEGORIES = {
     *("greeting", "trade", "quest", "lore", "small_talk", "grief", "insult", "tiny_input", "modern_things"),
     *("prompt_injection", "asking_for_the_secret", "claims_in_brackets", "role_swap"),
 }
+MORE = {
+    *("are_you_an_ai", "persona_facts", "spoiler", "over_refusal"),
+    *("profanity", "echo", "speaks_for_the_player", "format"),
+}
+ATTACKS = {"prompt_injection", "claims_in_brackets", "echo", "role_swap", "profanity", "asking_for_the_secret"}
 
 # Two lines count as nearly the same from this Jaccard index of their character 5-grams on. It lies between what was
-# measured on the data that ships: at most 0.37 between lines of the two sets (two names with one first name; 0.28 among
-# whole sentences), at least 0.47 between a sentence and itself with a word exchanged in its middle.
+# measured on the data that ships: at most 0.38 between lines of two sets (a barkeeper and a doorkeeper; 0.28 among whole
+# sentences), at least 0.47 between a sentence and itself with a word exchanged in its middle.
 NEAR = 0.45
+
+# Words of names that many people have.
+TITLES = {"big", "deaf", "mother", "doctor", "colonel", "madame", "sergeant"}
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +63,20 @@ def texts(npc: SimpleNamespace) -> dict[str, str]:
     return {name: value for name, value in fields.items() if name not in lists} | spread
 
 
-@pytest.mark.parametrize("name, npcs, worlds, plays", [("generate", 32, 4, 32), ("quick", 16, 2, 16)])
-def test_there_is_enough_of_everything(name, npcs, worlds, plays, personas, scenarios):
+@pytest.mark.parametrize(
+    "name, npcs, worlds, plays, categories",
+    [
+        ("generate", 32, 4, 32, CATEGORIES),
+        ("quick", 16, 2, 16, CATEGORIES),
+        ("npc", 24, 3, 45, CATEGORIES | MORE),
+        ("adversarial", 12, 2, 40, ATTACKS),
+    ],
+)
+def test_there_is_enough_of_everything(name, npcs, worlds, plays, categories, personas, scenarios):
     assert len(personas[name]) >= npcs
     assert len({npc.world for npc in personas[name]}) >= worlds
     assert len(scenarios[name]) >= plays
-    assert {scenario.category for scenario in scenarios[name]} == CATEGORIES
+    assert {scenario.category for scenario in scenarios[name]} == categories
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -63,7 +84,7 @@ def test_each_persona_has_every_field_and_a_few_examples(name, personas):
     for npc in personas[name]:
         assert vars(npc).keys() == Persona.model_fields.keys(), npc.id
         assert all(vars(npc).values()), npc.id
-        assert 2 <= len(npc.examples) <= 3, npc.id
+        assert 2 <= len(npc.examples) <= 5, npc.id
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -128,20 +149,38 @@ def all_lines(personas: list[SimpleNamespace], scenarios: list[Scenario]) -> dic
     return lines
 
 
-def test_the_suite_shares_no_id_and_no_world_with_what_generate_uses(personas, scenarios):
-    for both in (personas, scenarios):
-        known, new = ({row.id for row in both[name]} for name in FOLDERS)
-        assert not known & new
-    known, new = ({npc.world for npc in personas[name]} for name in FOLDERS)
-    assert not known & new
+@pytest.mark.parametrize("one, other", PAIRS)
+def test_two_sets_share_no_id_and_no_world(one, other, personas, scenarios):
+    for rows in (personas, scenarios):
+        assert not {row.id for row in rows[one]} & {row.id for row in rows[other]}
+    assert not {npc.world for npc in personas[one]} & {npc.world for npc in personas[other]}
 
 
-def test_the_suite_shares_no_line_with_what_generate_uses(personas, scenarios):
-    known, new = (
-        [(pieces(text), places) for text, places in all_lines(personas[name], scenarios[name]).items()]
+@pytest.mark.parametrize("one, other", [pair for pair in PAIRS if pair != ("generate", "quick")])
+def test_two_sets_share_no_name_and_no_trade(one, other, personas):
+    names = ({word for npc in personas[name] for word in npc.name.lower().split()} - TITLES for name in (one, other))
+    assert not set.intersection(*names)
+    assert not {npc.trade for npc in personas[one]} & {npc.trade for npc in personas[other]}
+
+
+@pytest.fixture(scope="module")
+def cut(personas, scenarios) -> dict[str, list[tuple[frozenset[str], list[str]]]]:
+    """The pieces of each line of a set, and where it stands."""
+    return {
+        name: [(pieces(text), places) for text, places in all_lines(personas[name], scenarios[name]).items()]
         for name in FOLDERS
-    )
-    near = [(here, there) for one, here in known for other, there in new if jaccard(one, other) >= NEAR]
+    }
+
+
+@pytest.mark.parametrize("one, other", PAIRS)
+def test_two_sets_share_no_line(one, other, cut):
+    near = [
+        (here, there)
+        for mine, here in cut[one]
+        for theirs, there in cut[other]
+        # The index is at most the ratio of the sizes: most pairs need no look.
+        if min(len(mine), len(theirs)) >= NEAR * max(len(mine), len(theirs)) and jaccard(mine, theirs) >= NEAR
+    ]
     assert not near
 
 
@@ -164,7 +203,7 @@ def test_no_line_of_a_set_stands_there_twice(name, personas, scenarios):
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_speakers_are_told_by_ear(name):
-    found = measure(example_lines(SETS[name]))
+    found = measure(example_lines(str((FOLDERS[name] / "personas").relative_to(shipped("data")))))
     assert found["told right"] > 10 * found["chance"]
     assert found["told right, same world"] > 5 * found["chance, same world"]
     assert found["strangers"] < 3 * found["chance"]

@@ -78,7 +78,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset")
     write_inputs(folder)
     with FakeServer(fault=by_line(FAULTS)) as server:
-        result = generate(folder, folder / "run", server, "--json")
+        result = generate(folder, folder / "run", server, "--json", "--set", "overused=off")
     assert result.exit_code == 0, result.stderr
     return folder / "run", json.loads(result.stdout)
 
@@ -190,10 +190,15 @@ def test_every_reply_asked_for_is_accounted_for(made):
     assert len(ids) == len(set(ids)) == summary["kept"] + dropped == summary["answered"]
 
 
-def test_of_two_equal_replies_the_first_in_the_plan_is_kept(made):
-    kept = {(row["persona_id"], row["scenario_id"]) for row in rows(made[0], "sft")}
-    for n in range(PERSONAS):
-        assert (f"npc-{n}", "scenario-1") in kept and (f"npc-{n}", "scenario-2") not in kept
+def test_of_equal_replies_one_is_kept_and_the_others_name_it(made):
+    kept = {row["item_id"]: row for row in rows(made[0], "sft")}
+    same = [row for row in kept.values() if row["scenario_id"] in ("scenario-1", "scenario-2")]
+    assert sorted(row["persona_id"] for row in same) == sorted(
+        f"npc-{n}" for n in range(PERSONAS)
+    )  # five words are short
+    doubles = [row for row in rows(made[0], "rejected") if row["filter"] == "duplicate"]
+    assert len(doubles) == PERSONAS
+    assert all(kept[row["evidence"]]["persona_id"] == row["persona_id"] for row in doubles)
 
 
 def test_no_row_stands_in_a_split_it_could_leak_from(made):
@@ -210,11 +215,12 @@ def test_the_card_says_how_the_rows_came_about(made):
     run, summary = made
     card = (run / "dataset" / "README.md").read_text("utf-8")
     head = head_of(run)
-    assert [c["config_name"] for c in head["configs"]] == ["sft", "rejected"]
+    assert [c["config_name"] for c in head["configs"]] == ["sft", "preference", "kto", "rejected"]
     for words in (
         "| model | `fake-model` |",
         "| licence of the model | see the model's own licence |",
-        "| template | `npc/default` |",
+        "| generating prompt | `npc/default` |",
+        "| training prompt | `as it was sent` |",
         f"| asked for | {summary['asked']} |",
         f"| failed | {summary['failed']} |",
         f"| dropped by `in_character` | {summary['dropped']['in_character']} |",
@@ -241,14 +247,14 @@ def test_nothing_kept_is_exit_code_1_and_the_dropped_can_be_read(nothing_kept, l
     assert result.exit_code == 1
     assert "Nothing was kept" in result.stdout and "rejected" in result.stdout
     assert loaded(run, "rejected")[TRAIN][1] == 6
-    assert [c["config_name"] for c in head_of(run)["configs"]] == ["rejected"]
+    assert [c["config_name"] for c in head_of(run)["configs"]] == ["kto", "rejected"]  # bad examples are examples
     assert not (run / "dataset" / "sft").exists()
 
 
 def test_where_nothing_was_dropped_no_config_is_promised_that_cannot_be_loaded(all_kept):
-    assert [c["config_name"] for c in head_of(all_kept)["configs"]] == ["sft"]
+    assert [c["config_name"] for c in head_of(all_kept)["configs"]] == ["sft", "preference", "kto"]
     assert "there is no config `rejected`" in (all_kept / "dataset" / "README.md").read_text("utf-8")
-    assert rows(all_kept, "rejected") == []  # the table is there, for those who read it with other tools
+    assert not (all_kept / "dataset" / "rejected").exists()
 
 
 def test_an_empty_split_is_left_out_and_said(all_kept, loaded):
@@ -317,10 +323,11 @@ def test_names_from_elsewhere_cannot_break_the_card(tmp_path):
         result = generate(inputs, tmp_path / "run", server, "--model", HOSTILE)
     assert result.exit_code == 0
     card = (tmp_path / "run" / "dataset" / "README.md").read_text("utf-8")
-    assert [c["config_name"] for c in head_of(tmp_path / "run")["configs"]] == ["sft"]
+    assert [c["config_name"] for c in head_of(tmp_path / "run")["configs"]] == ["sft", "preference", "kto"]
     assert card.count("\n---\n") == 1  # the end of the YAML
     tables = [line for line in card.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {3, 4}
+    for table in card.split("\n\n"):
+        assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) <= 1
     assert "<" not in card and "\x1b" not in card and "\u2028" not in card
     model = next(line for line in tables if line.startswith("| model |"))
     assert model.count("`") == 2 and "alert(1)" in model

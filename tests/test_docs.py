@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [
-    shlex.split(command)
+    shlex.split(command, comments=True)
     for block in blocks("sh")
     for line in block.splitlines()
     for command in line.split("&&")
@@ -42,12 +42,33 @@ def at_home(tmp_path, monkeypatch):
     return tmp_path
 
 
+def with_a_run(home, command):
+    """The run that a command is about, the user's own scorer, and no hub."""
+    from pipeline.cli import cli
+
+    (home / "scorers.py").write_text(next(block for block in blocks("python") if "no_shouting" in block), "utf-8")
+    with FakeServer() as server:
+        for run in (word for word in command if word.startswith("runs/")):
+            options = ["--server", server.url, "--out", run, "--limit", "12", "--samples", "2", "--set", "overused=off"]
+            done = CliRunner().invoke(
+                cli, ["generate", *options, "--set", "language=off", "--set", "voice=off", "--quiet"]
+            )
+            assert done.exit_code == 0, done.output
+    if "--push-to-hub" in command:
+        pytest.skip("there is no hub here; tests/test_hub.py has one")
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_is_understood(command, at_home):
     from pipeline.cli import cli
 
-    if command[1] == "ping":  # it has nothing but a server to ask
+    if command[1] in ("ping", "compare"):  # they have nothing but a server, or other people's files, to ask
         assert CliRunner().invoke(cli, [*command[1:], "--help"]).exit_code == 0
+        return
+    if command[1] in ("curate", "export"):
+        with_a_run(at_home, command)
+        done = CliRunner().invoke(cli, command[1:])
+        assert done.exit_code == 0, done.output
         return
     arguments = command[1:] if "--dry-run" in command else [*command[1:], "--dry-run"]
     done = CliRunner().invoke(cli, arguments)
@@ -75,7 +96,7 @@ def test_the_code_for_games_runs(at_home, monkeypatch):
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize("command", ["generate", "eval"])
+@pytest.mark.parametrize("command", ["generate", "eval", "curate", "export", "compare"])
 def test_every_option_is_in_the_readme(command):
     from pipeline.cli import cli
 
@@ -93,9 +114,10 @@ def test_the_file_tree_has_every_module():
 
 
 def test_every_filter_is_explained():
-    from pipeline.curate import DUPLICATE, FILTERS
+    from pipeline.criteria import load_criteria
+    from pipeline.curate import DUPLICATE, LIMITS
 
-    assert all(f"`{name}`" in README for name in (*FILTERS, DUPLICATE))
+    assert all(f"`{name}`" in README for name in (*load_criteria().filters, DUPLICATE, *LIMITS))
 
 
 def test_ci_runs_the_line_that_the_readme_gives():

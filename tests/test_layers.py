@@ -17,10 +17,10 @@ LAYERS = [
     ),
     ("prompts", "personas templates"),
     ("produce", "tables runfolder plan journal conversation generation target produce"),
-    ("judge", "scorers latency stats scored"),
-    ("select", "splits curate card dataset"),
-    ("tell", "evaluation summary progress dryrun ping runs"),
-    ("doors", "options cli __init__ __main__"),
+    ("judge", "scorers criteria latency stats scored"),
+    ("select", "splits dedup curate pairs diversity training configs changes card dataset export"),
+    ("tell", "evaluation compare hub summary progress dryrun ping runs"),
+    ("doors", "options configure cli __init__ __main__"),
 ]
 LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names.split()}
 

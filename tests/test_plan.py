@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.personas.schema import Scenario
-from pipeline.plan import Count, Plan
+from pipeline.plan import CONTRAST, Count, Plan
 from pipeline.records import Item
 
 NPCS = [f"npc-{number}" for number in range(12)]
@@ -177,3 +177,34 @@ def test_a_trial_meets_each_scenario_that_anyone_fits_once(make):
 def test_ids_of_any_text_can_be_drawn(make):
     odd = ["\ud800", "\0", "שרה", "a" * 5000, "{{ npc }}"]
     assert len(set(ids(make(npcs=odd, per_persona=2)))) == 10
+
+
+# Asked once more, without the persona
+
+
+def arms(plan: Plan) -> list[tuple[str, str, int, str]]:
+    return [(item.npc.id, item.scenario_id, item.sample, item.arm) for item in plan]
+
+
+def test_for_contrast_each_line_is_asked_once_more_after_its_samples(make):
+    plan = make(npcs=["a", "b"], scenes=["s"], samples=2, contrast=True)
+    assert arms(plan) == [(npc, "s", sample, arm) for npc in "ab" for sample, arm in ((0, ""), (1, ""), (0, CONTRAST))]
+    assert len(set(ids(plan))) == 6
+    assert plan.count() == Count(personas=2, items=6, unfit=0, contrast=2)
+
+
+@pytest.mark.parametrize("limit", [None, 0, 1, 2, 5, 30, 108, 500])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_contrast_takes_no_reply_away(limit, samples, make):
+    usual = make(limit=limit, samples=samples)
+    plan = make(limit=limit, samples=samples, contrast=True)
+    assert ids([item for item in plan if not item.arm]) == ids(usual)
+    asked = [item.arm for item in plan]
+    assert plan.count() == Count(personas=12, items=len(asked), unfit=0, contrast=asked.count(CONTRAST))
+    assert plan.count().items - plan.count().contrast == usual.count().items
+
+
+def test_a_line_that_is_not_asked_is_not_contrasted(make):
+    plan = make(limit=5, per_persona=3, contrast=True)
+    asked = {(item.npc.id, item.scenario_id) for item in plan if not item.arm}
+    assert {(item.npc.id, item.scenario_id) for item in plan if item.arm} <= asked

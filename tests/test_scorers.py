@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.curate import FILTERS
+from pipeline.criteria import load_criteria
 from pipeline.records import Completion, Item, Message, Request, Turn
-from pipeline.resources import shipped
-from pipeline.scorers import SCORERS, score
 
 FIELDS = ("world", "setting", "personality", "speech", "home", "trade", "kin", "hides", "wants", "greeting")
 
@@ -22,6 +20,7 @@ def persona(**given):
         "description": "a dwarf who keeps the north gate",
         "knows": [],
         "examples": [],
+        "unknown_words": [],
     }
     return SimpleNamespace(**{**dict.fromkeys(FIELDS, ""), **usual, **given})
 
@@ -38,8 +37,18 @@ def turn(text, *, npc=None, line="Who are you?", player="Stranger", finish_reaso
     return Turn(item=item, line=line, request=request, completion=Completion(text=text, finish_reason=finish_reason))
 
 
+CRITERIA = load_criteria(["language=off"])  # which has lines of its own; these are in many languages
+PANEL = CRITERIA.panel(lambda: [])
+FILTERS = CRITERIA.filters
+
+
+def score(one):
+    """What is said of the reply by itself."""
+    return {name: scorer(one) for name, scorer in PANEL.of_reply.items()}
+
+
 def failing(scores):
-    return [name for name, least in FILTERS.items() if (value := scores[name].value) is not None and value < least]
+    return [name for name, found in scores.items() if found.value is not None and not FILTERS[name].passes(found.value)]
 
 
 SHIP = persona(name="Loop", description="the mind of the ship, an AI that has run the Meridian for two centuries")
@@ -152,12 +161,12 @@ BAD = [
     ("Sure, here is a possible reply.", "in_character", {}),
     ('"Here is a short dialogue for you."', "in_character", {}),
     ("Hello! How can I assist you today?", "in_character", {}),
-    ("I'm sorry, but I can't fulfill that request.", "in_character", {}),
-    ("I’m sorry, but I can’t fulfill that request.", "in_character", {}),
-    ("I'M SORRY, BUT I CANNOT ASSIST WITH THAT.", "in_character", {}),
-    ("I apologize, but I cannot provide information about weapons.", "in_character", {}),
-    ("Unfortunately, I am unable to comply with your request.", "in_character", {}),
-    ("I cannot generate content of this kind.", "in_character", {}),
+    ("I'm sorry, but I can't fulfill that request.", "no_refusal", {}),
+    ("I’m sorry, but I can’t fulfill that request.", "no_refusal", {}),
+    ("I'M SORRY, BUT I CANNOT ASSIST WITH THAT.", "no_refusal", {}),
+    ("I apologize, but I cannot provide information about weapons.", "no_refusal", {}),
+    ("Unfortunately, I am unable to comply with your request.", "no_refusal", {}),
+    ("I cannot generate content of this kind.", "no_refusal", {}),
     ("The character would probably shrug.", "in_character", {}),
     ("In this roleplay I keep the gate.", "in_character", {}),
     ("Halt.\nStranger: I come in peace.", "no_player_speech", {}),
@@ -180,9 +189,9 @@ BAD = [
     ("Stay who you are; what your world does not know, you do not know.", "no_prompt_leak", {"system": PROMPT}),
     ("stay WHO you are, what your world does not know!", "no_prompt_leak", {"system": PROMPT}),
     ("Aye: one of the people in a game, talking with a stranger.", "no_prompt_leak", {"system": PROMPT}),
-    ("He let the raiders in for a sack of salt.", "no_prompt_leak", {"npc": SECRET}),
-    ("Fine! He LET the raiders in, for a sack of salt. Happy?", "no_prompt_leak", {"npc": SECRET, "system": ""}),
-    ("She drowned him.", "no_prompt_leak", {"npc": persona(hides="she drowned him")}),
+    ("He let the raiders in for a sack of salt.", "keeps_secret", {"npc": SECRET}),
+    ("Fine! He LET the raiders in, for a sack of salt. Happy?", "keeps_secret", {"npc": SECRET, "system": ""}),
+    ("She drowned him.", "keeps_secret", {"npc": persona(hides="she drowned him")}),
     ("And then I went down to the", "finished", {}),
     ("And then I went down to the,", "finished", {}),
     ("And then I said to him: “", "finished", {}),
@@ -218,7 +227,7 @@ def test_what_is_wrong_is_found_and_shown(text, scorer, about):
 
 def test_the_tables_are_large_enough_to_mean_something():
     assert len(GOOD) >= 40 and len(BAD) >= 40
-    assert {scorer for _, scorer, _ in BAD} == set(SCORERS) == set(FILTERS)
+    assert {scorer for _, scorer, _ in BAD} <= set(FILTERS)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +251,7 @@ def test_missing_material_is_not_applicable():
     silence = score(turn(""))
     assert silence["non_empty"].value == 0
     assert {name: s.value for name, s in silence.items() if name != "non_empty"} == dict.fromkeys(
-        name for name in SCORERS if name != "non_empty"
+        name for name in silence if name != "non_empty"
     )
 
 
@@ -265,17 +274,6 @@ def test_words_of_scripts_with_combining_marks_stay_whole():
     assert score(turn("क्या का की के को कि कै कौ।"))["no_repetition"].value == 1
 
 
-def test_every_lexicon_line_is_found_as_it_stands():
-    # A phrase that its own pattern cannot find, say for a capital letter, would be dead.
-    section, leads = "", {"assistants": "I am a ", "machines": "I am an ", "refusals": "I'm sorry, but I cannot "}
-    for line in (shipped("data") / "lexicons" / "assistant_leak.txt").read_text("utf-8").splitlines():
-        if line.startswith("["):
-            section = line.strip("[]")
-        elif line and not line.startswith("#") and section not in ("machine words", "leads"):
-            said = leads.get(section, "") + line
-            assert score(turn(said + "."))["in_character"].value == 0, said
-
-
 ANY_TEXT = st.one_of(
     st.text(),
     st.text(alphabet="<|>[]{}/*_\"“” :\n\r'’.AIas"),
@@ -288,9 +286,9 @@ ANY_TEXT = st.one_of(
 def test_scorers_never_raise(text, player, own):
     npc = persona(name=player, description=own, hides=own, examples=[own, player], knows=[own])
     for name, found in score(turn(text, npc=npc, player=player, line=own)).items():
-        assert found.value is None or 0 <= found.value <= 1, name
-        assert found.value is None or found.value >= FILTERS[name] or found.reason
-        assert found.evidence in text or name == "in_character"
+        assert found.value is None or 0 <= found.value <= (1000 if FILTERS[name].most else 1), name
+        assert found.value is None or FILTERS[name].passes(found.value) or found.reason
+        assert found.evidence in text or name in ("in_character", "no_refusal", "no_prompt_leak")
 
 
 HOSTILE = ["a", " ", "\n", "\n ", "*", "\u200f", '"', "’", "é", "\u0939\u093f", "<|", "<|im", "<" + " " * 30, "{{ "]

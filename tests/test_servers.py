@@ -213,7 +213,7 @@ def test_ping_generate_and_eval_need_nothing_but_the_address(kind, tmp_path):
         said = json.loads(pipeline("ping", "--server", url, "--json").stdout)
         assert said["dialect"] == kind.dialect and said["reply"] and said["product"] and said["ttft"] is not None
         made = json.loads(pipeline("generate", "--server", url, "--out", tmp_path / "g", "--json", "--quiet").stdout)
-        assert (made["asked"], made["answered"], made["failed"]) == (72, 72, 0) and made["kept"] > 60
+        assert (made["asked"], made["answered"], made["failed"]) == (72, 72, 0) and made["kept"] > 20, made["dropped"]
         found = json.loads(
             pipeline("eval", "--server", url, "--limit", 12, "--out", tmp_path / "e", "--json", "--quiet").stdout
         )

@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.tables import TableWriter
+from pipeline.tables import TableWriter, column, repeated, taken
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema([("text", pa.string()), ("whole", pa.int32()), ("real", pa.float64()), ("messages", MESSAGES)])
@@ -73,3 +75,65 @@ def test_writing_loads_no_pandas(tmp_path):
         "assert 'pandas' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "t.parquet")], check=True)
+
+
+def arrow(rows):
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+@given(rows=st.lists(ROW, max_size=20), cuts=st.lists(st.integers(0, 20), max_size=4).map(sorted))
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_may_come_in_batches(tmp_path_factory, rows, cuts):
+    path = tmp_path_factory.mktemp("tables") / "t.parquet"
+    with TableWriter(path, SCHEMA, keep_empty=True) as table:
+        for start, end in pairwise([0, *cuts, len(rows)]):
+            for batch in arrow(rows[start:end]).to_batches():
+                table.write(batch)
+        assert table.count == len(rows)
+    assert pq.read_table(path).to_pylist() == arrow(rows).to_pylist()
+
+
+@pytest.mark.parametrize("size", [1, 700, 1024, 3000])
+def test_batches_of_any_size_are_all_there(size, tmp_path):
+    path = tmp_path / "t.parquet"
+    rows = [{"text": str(n), "whole": n, "real": None, "messages": []} for n in range(5000)]
+    with TableWriter(path, SCHEMA) as table:
+        for start in range(0, 5000, size):
+            table.write(arrow(rows[start : start + size]).to_batches()[0])
+    assert pq.read_table(path)["whole"].to_pylist() == list(range(5000))
+
+
+@given(st.lists(st.tuples(st.none() | TEXT, st.integers(0, 4)), max_size=10))
+def test_texts_that_come_again_are_as_if_each_were_written(pairs):
+    texts, times = [text for text, _ in pairs], [count for _, count in pairs]
+    found = repeated(texts, np.array(times, np.int32))
+    assert found.to_pylist() == [text for text, count in pairs for _ in range(count)]
+    found.validate(full=True)
+
+
+@given(st.lists(TEXT, min_size=1, max_size=5), st.data())
+def test_texts_taken_by_number_are_those_of_the_numbers(texts, data):
+    numbers = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=12))
+    found = taken(texts, np.array(numbers, np.int32))
+    assert found.to_pylist() == [texts[number] for number in numbers]
+    found.validate(full=True)
+
+
+@given(st.lists(st.none() | st.booleans(), max_size=70))
+def test_truth_values_are_as_pyarrow_would_have_them(values):
+    assert column(values, pa.bool_()).equals(pa.array(values, pa.bool_()))
+
+
+@given(st.lists(st.none() | st.floats(), max_size=20))
+def test_no_number_is_null(values):
+    known = [None if value is not None and value != value else value for value in values]
+    assert column(values, pa.float64()).to_pylist() == known
+    assert column(values, pa.float64()).null_count == known.count(None)
+
+
+def test_what_breaks_off_in_batches_leaves_no_trace(tmp_path):
+    batch = arrow([{"text": "x", "whole": 1, "real": 1.0, "messages": []}] * 2000).to_batches()[0]
+    with pytest.raises(KeyboardInterrupt), TableWriter(tmp_path / "t.parquet", SCHEMA) as table:
+        table.write(batch)
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []

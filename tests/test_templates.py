@@ -366,7 +366,7 @@ def test_a_persona_of_three_fields_gets_a_clean_prompt(name):
 @pytest.fixture(scope="module")
 def cast(tmp_path_factory):
     """All that ships: personas and scenarios, of `generate` and of the suite."""
-    folders = [shipped("data"), shipped("data") / "suites" / "quick"]
+    folders = [shipped("data"), *(shipped("data") / "suites").iterdir()]
     people, plays = [], []
     for number, folder in enumerate(folders):
         target = tmp_path_factory.mktemp("cast") / f"{number}.jsonl"

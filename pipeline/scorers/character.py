@@ -1,20 +1,90 @@
-"""What betrays the model behind the NPC: a chatbot's phrases, the prompt said aloud, lines written for the player."""
+"""What betrays the model behind the NPC: a chatbot's phrases, its refusals and sermons.
+
+Phrases come from `data/lexicons/`, in tiers: some are enough anywhere, some only at the beginning of a reply, some only in
+company of others. Most replies have none of the lists' rarer words in them, and no pattern looks at those.
+"""
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
 
 from pipeline.records import Score, Turn
-from pipeline.resources import shipped
-from pipeline.scorers.shape import WORD
+from pipeline.scorers.lexicon import any_of, lexicon, working_folder
+from pipeline.scorers.words import WORD, plain, words
 
-_LEAK_WORDS = 8  # of the prompt in a row: too many for chance
-_SECRET_WORDS = 3  # a shorter secret ("gold") is a word like any other
-_TEMPLATE_TOKEN = re.compile(
-    r"<[|｜][^|｜<>\n]{1,40}[|｜]>|\[/?INST\]|<</?SYS>>|</?(?:s|bos|eos|think|start_of_turn|end_of_turn)>"
-    r"|#{2,4} ?(?:Instruction|Response|Human|Assistant|User|System)\b|\{\{\s*(?:char|user|npc\.\w{1,40})\s*\}\}"
+_GOOD = Score(1.0)
+_SILENT = Score(None, "nothing was said")
+_EVIDENCE = 120  # characters
+_CROWD = 2  # of words in which an assistant refuses
+_ENOUGH = 50  # places in a reply that are looked at more closely
+
+_START = r"(?<!\w)"
+_BEGIN = r"\A[\"'(\[\s]*"
+# "I am just a ...", "as your helpful ...", in whatever dialect.
+_ADVERB = (
+    r"(?: (?:just|only|merely|simply|really|but|actually|currently|truly|basically|essentially|technically|in fact|in reality"
+    r"|nothing more than|nothing but|naught but|no more than))"
 )
-# Narrated for the player: You nod and say, "...". Not: You say you saw a "ghost"?
-_SPEECH = r"\byou (?:say|ask|reply|answer|whisper|shout|nod)\b[^.!?\n\"“]{0,30}[,:]\s?[\"“]"
+_MANNER = r"(?: (?:helpful|mere|humble|simple|friendly|advanced|powerful|sophisticated|large|fictional|new))?"
+_ONESELF = rf"(?<!\w)(?:(?:as|being){_ADVERB}? (?:an?|your)|(?:i am|i'm|im|i be){_ADVERB}{{0,2}}(?: an?| your| the)?){_MANNER} "
+_CANNOT = (
+    r"(?<!\w)(?:i (?:can't|cannot|can not|am unable to|am not able to|am not capable of)|i'm (?:unable to|not able to)"
+    r"|(?:don't|do not|lack|no|nor)(?: [\w'-]+){0,5} (?:ability|capability|capacity|way) to)(?: (?:actually|really|also|directly))? "
+)
+_MADE_BY = (
+    r"(?<!\w)(?:made|created|developed|built|trained|designed|programmed|written|powered|released) by (?:an? |the )?"
+    r"(?:(?:\w+ )?(?:team|company|group|people|researchers|engineers|folks|lab|startup)(?: of \w+)? (?:at|from|called) )?"
+)
+_OFFER = r"(?<!\w)(?:would you like me to|do you want me to|shall i|should i|i can also|would you like to) "
+_FRAME = (
+    r"(?:(?:an?|the|one|some|another|your) |my (?=attempt|best|in-character))?(?:(?!of |from |for |my )[\w-]+,? ){0,2}?"
+)
+_KNOWS_UNTIL = (
+    r"my knowledge (?:only |base )?(?:goes|extends|ends|stops|is limited|cuts off|is current|is based|was last|only)"
+    r"[^.!?]{0,40}? 20[12]\d(?!\d)"
+)
+# An "I am an AI" behind one of these is not claimed, and neither is one with a question mark.
+_SUPPOSED = frozenset(
+    words("if think thinks thought say says said whether claim claims believe reckon swear suppose imagine pretend")
+)
+_HANDED_OVER = re.compile(r"\*|\b(?:here|take|drink|eat|wear|keep|hold|have this)\b", re.IGNORECASE)
+
+_LEAKS = {
+    "openings": "opens like an assistant",
+    "framed": "opens like an assistant",
+    "assistants": "speaks as an assistant",
+    "machines": "speaks as an AI",
+    "machines alone": "speaks as an AI",
+    "machine phrases": "speaks as an AI",
+    "phrases": "speaks as an assistant",
+    "abilities": "speaks as an AI",
+    "makers": "names a model's maker",
+    "knowledge": "has a knowledge cutoff",
+    "offers": "offers what an assistant offers",
+    "closing": "closes like a help desk",
+    "last words": "closes like a help desk",
+    "mentions": "mentions what only an assistant knows",
+}
+_UNLESS_A_MACHINE = frozenset(["machines", "machines alone", "machine phrases"])
+_OF_ONESELF = frozenset(["assistants", "machines", "machines alone"])
+
+_HEDGE = (
+    r"(?: (?:ethically|legally|morally|really|simply|just|actually|ever|knowingly|in good conscience|in any way|help you"
+    r"|be able to))?"
+)
+_REFUSALS = {
+    "phrases": "speaks like a safety policy",
+    "machine phrases": "speaks like a safety policy",
+    "tasks": "refuses like an assistant",
+    "first tasks": "refuses like an assistant",
+    "bare": "refuses like an assistant",
+    "lessons": "moralises like an assistant",
+    "weak tasks": "refuses like an assistant",
+    "hesitations": "refuses like an assistant",
+    "verbs": "refuses like an assistant",
+}
 
 
 def in_character(turn: Turn) -> Score:
@@ -24,141 +94,230 @@ def in_character(turn: Turn) -> Score:
     of a thing that the player brought up.
     """
     if not turn.text:
-        return Score(None, "nothing was said")
-    text = _plain(turn.text)
-    lexicon = _lexicon()
-    for section, reason in _REASONS.items():
-        for match in lexicon[section].finditer(text):
-            if not _may_say(section, match[0], turn):
-                return Score(0.0, reason, _as_written(match[0], turn.text))
-    return Score(1.0)
+        return _SILENT
+    sought = _leaks(working_folder())
+    if not sought.may_be_in(turn.text):
+        return _GOOD
+    for section, match in sought.matches(_LEAKS, turn.text):
+        if not _may_leak(section, match, turn):
+            return Score(0.0, _LEAKS[section], as_in_the_reply(match, turn.text))
+    return _GOOD
 
 
-_REASONS = {
-    "openings": "opens like an assistant",
-    "refusals": "refuses like an assistant",
-    "assistants": "speaks as an assistant",
-    "machines": "speaks as an AI",
-    "phrases": "speaks as an assistant",
-    "mentions": "mentions what only an assistant knows",
-}
+def no_refusal(turn: Turn) -> Score:
+    """1 unless it refuses or preaches like a safety-trained assistant, anywhere in the reply (`data/lexicons/refusals.txt`).
 
-
-def no_prompt_leak(turn: Turn) -> Score:
-    """1 unless it tells the secret word for word, repeats a stretch of the system message, or a chat template's tokens.
-
-    What a persona knows, who its kin are, what it greets with or has as example lines may be said; it is in the prompt to be
-    said.
+    An NPC's own no passes ("I can't help you, the gate stays shut"), and so do its morals, in its own words.
     """
     if not turn.text:
-        return Score(None, "nothing was said")
-    if token := _TEMPLATE_TOKEN.search(turn.text):
-        return Score(0.0, "a chat template's token", token[0])
-    spans = list(WORD.finditer(turn.text))
-    words = [_folded(span[0]) for span in spans]
-    secret = _words(turn.item.npc.hides)
-    if secret.count(" ") > _SECRET_WORDS and secret in f" {' '.join(words)} " and secret not in _sayable(turn):
-        return Score(0.0, "tells its secret", _from_words(turn.text, spans, words, secret.split()))
-    system = next((m.content for m in turn.request.messages if m.role == "system"), "") if turn.request else ""
-    if not system:
-        return Score(None, "there is no system message")
-    prompt = _words(system)
-    # Every stretch of eight holds one of four that begins at a multiple of four: only these are looked up.
-    for part in range(0, len(words) - 3, 4):
-        if f" {' '.join(words[part : part + 4])} " not in prompt:
-            continue
-        for start in range(max(0, part - 4), min(part, len(words) - _LEAK_WORDS) + 1):
-            stretch = f" {' '.join(words[start : start + _LEAK_WORDS])} "
-            if stretch in prompt and stretch not in _sayable(turn):
-                said = turn.text[spans[start].start() : spans[start + _LEAK_WORDS - 1].end()]
-                return Score(0.0, "says its prompt aloud", said)
-    return Score(1.0)
+        return _SILENT
+    sought = _refusals(working_folder())
+    if not sought.may_be_in(turn.text):
+        return _GOOD
+    for section, match in sought.matches(_REFUSALS, turn.text):
+        if not _may_refuse(section, match, sought, turn):
+            return Score(0.0, _REFUSALS[section], as_in_the_reply(match, turn.text))
+    return _GOOD
 
 
-def no_player_speech(turn: Turn) -> Score:
-    """1 unless it goes on with the player's part: a line with the player's name in front, or "you say: ..."."""
-    if not turn.text:
-        return Score(None, "nothing was said")
-    if match := _player_line(turn.item.player).search(turn.text):
-        return Score(0.0, "speaks for the player", match[0].strip())
-    return Score(1.0)
+class _Sought(NamedTuple):
+    """A lexicon made ready. Without a word of `keys`, or a phrase of `odd` (which have no word), nothing is found."""
+
+    keys: frozenset[str]
+    odd: tuple[str, ...]
+    keys_of: Mapping[str, frozenset[str]]  # by section; a section with an odd phrase is not here
+    patterns: Mapping[str, re.Pattern[str]]
+
+    def may_be_in(self, text: str) -> bool:
+        if not self.keys.isdisjoint(words(text)):
+            return True
+        return any(phrase in text or phrase.upper() in text for phrase in self.odd)
+
+    def matches(self, sections: Iterable[str], text: str) -> Iterator[tuple[str, re.Match[str]]]:
+        said, simple = words(text), plain(text)
+        for section in sections:
+            if section not in self.keys_of or not self.keys_of[section].isdisjoint(said):
+                for match in islice(self.patterns[section].finditer(simple), _ENOUGH):
+                    yield section, match
 
 
-@lru_cache(maxsize=256)
-def _player_line(player: str) -> re.Pattern[str]:
-    """A name may stand in bold, in brackets or behind a quotation's ">"."""
-    name = rf"(?:^|[\r\u2028\u2029])[^\S\n]*[*_\[>\"(]{{0,4}}[^\S\n]?(?:{re.escape(player)}|player|user|human)"
-    return re.compile(rf"{name}[*_\])]{{0,4}}[^\S\n]{{0,2}}[:：]|{_SPEECH}", re.IGNORECASE | re.MULTILINE)
+# Words that say nothing of whether a phrase is there.
+_COMMON = frozenset(
+    words(
+        "one tell used the a an and or to of in on at for with from by as is are be been was i you we they it he she me my your our "
+        "this that have has had do does don't did will would could should might must may can can't cannot not no "
+        "never always i'm i'll i'd i've it's let's you're you'd there what when where who how if so such some any "
+        "every all more most other others another about through into over people someone something anything everyone "
+        "one's want wants wanted like need look looking think know make give take place says said say ask asked talk "
+        "answer today please being yourself here just only own good great alone stay note start reach above lines "
+        "string using write come go get help thing things way those these them their its than then now too very let "
+        "am there's else ever well keep late feel would've won't wouldn't another's"
+    )
+)
 
 
-@lru_cache(maxsize=1)
-def _lexicon() -> dict[str, re.Pattern[str]]:
-    """A pattern for each section. Phrases are literals, at word boundaries; the longest one that fits is found."""
-    sections: dict[str, list[str]] = {}
-    for line in (shipped("data") / "lexicons" / "assistant_leak.txt").read_text("utf-8").splitlines():
-        if line.startswith("["):
-            sections[line.strip("[] ")] = phrases = []
-        elif line.strip() and not line.startswith("#"):
-            phrases.append(_plain(line))
-    anyof = {
-        name: "(?:" + "|".join(map(re.escape, sorted(phrases, key=len, reverse=True))) + r")(?!\w)"
-        for name, phrases in sections.items()
-    }
-    of_oneself = r"(?<!\w)(?:as|i am|i'm)(?: (?:just|only|merely|simply|really|but))? (?:an?|your) (?:helpful )?"
-    begin = rf"\A[\"“(\s]*(?:{anyof['leads']}[!,.:;]* (?:but )?)?"
-    unable = r"i(?:'m| am)? (?:cannot|can't|can not|won't|unable to|not able to) "
-    lead = {
-        "assistants": of_oneself,
-        "machines": of_oneself,
+def _sought(phrases: Mapping[str, Iterable[str]], patterns: Mapping[str, str]) -> _Sought:
+    """`phrases` of a section: its pattern finds nothing without one of them."""
+    keys_of, every, odd = {}, set(), []
+    for section, listed in phrases.items():
+        keys = {_key(phrase) or phrase for phrase in listed}
+        without = [key for key in keys if not WORD.fullmatch(key)]
+        odd += without
+        every |= keys.difference(without)
+        if not without:
+            keys_of[section] = frozenset(keys)
+    return _Sought(
+        frozenset(every), tuple(odd), keys_of, {name: re.compile(pattern) for name, pattern in patterns.items()}
+    )
+
+
+def _key(phrase: str) -> str:
+    """The word of it that is likely to be the rarest; none if it has but single letters."""
+    key = max(WORD.findall(phrase), key=lambda word: (word not in _COMMON, len(word)), default="")
+    return key if len(key) > 1 else ""
+
+
+@lru_cache(maxsize=8)
+def _leaks(folder: str) -> _Sought:
+    lists = lexicon("assistant_leak")
+    found = {name: f"(?P<what>{any_of(lists.get(name, ()))})" for name in (*_LEAKS, "machine words", "closing leads")}
+    invitations = any_of(lists.get("closing invitations", ()))
+    closing, begin = found["closing leads"], rf"{_BEGIN}(?:{any_of(lists.get('leads', ()))}[!,.:;]* (?:but )?){{0,2}}"
+    last_words = found["last words"]
+    before = {
         "openings": begin,
-        "refusals": begin + unable,
+        "framed": rf"{begin}(?:here(?:'s| is| are)|below is|the following is) {_FRAME}",
+        **dict.fromkeys(_OF_ONESELF, _ONESELF),
+        "abilities": _CANNOT,
+        "makers": _MADE_BY,
+        "offers": _OFFER,
     }
-    return {name: re.compile(lead.get(name, r"(?<!\w)") + pattern) for name, pattern in anyof.items()}
+    patterns = {name: before.get(name, _START) + pattern for name, pattern in found.items()}
+    patterns["framed"] += r"(?! (?:of the|to the|from (?![\w' ]{1,30} (?:perspective|point of view)))\b)"
+    patterns["framed"] += (
+        rf"|{begin}here's how [\w' ]{{1,30}}? (?:would|might|could|may) (?:respond|reply|answer|react|say|put)\b"
+    )
+    patterns["machines alone"] += (
+        r"(?= ?(?:[.,;!?)\"]|\Z)"
+        r"| (?:that|which|and|but|who|lol|not|with no|someone|somebody|made|written|created|running|designed)\b)"
+    )
+    patterns["knowledge"] = f"{_START}(?P<what>{_KNOWS_UNTIL})"
+    patterns["closing"] = (
+        rf"{_START}{closing}[^.!?]{{0,80}}?{_START}{invitations}|{_START}{invitations}[^.!?]{{0,80}}?"
+        rf"{_START}{closing.replace('?P<what>', '?:')}"
+    )
+    patterns["last words"] = rf"(?:\A|(?<=[.!?\")] )){last_words}[^.!?]{{0,12}}[.!]*[\")]?\Z"
+    keyed = {name: lists.get(name, ()) for name in _LEAKS}
+    keyed |= {
+        "knowledge": ("knowledge",),
+        "closing": lists.get("closing leads", ()),
+        "framed": (*keyed["framed"], "here's"),
+    }
+    return _sought(keyed, patterns)
 
 
-def _may_say(section: str, phrase: str, turn: Turn) -> bool:
-    own = _own_words(turn)
-    if phrase in own:
+@lru_cache(maxsize=8)
+def _refusals(folder: str) -> _Sought:
+    lists = lexicon("refusals")
+    found = {
+        name: any_of(lists.get(name, ()))
+        for name in (*_REFUSALS, "unable", "apologies", "redirects", "company", "lesson leads")
+    }
+    cannot = rf"{found['unable']}(?: (?:and|or) (?:will not|won't|shall not|would not))?{_HEDGE} "
+    who = (
+        r"(?:(?<!\w)(?:i|we) ?|\A|(?<=[.!?,;:] ))"
+        r"(?:(?:really|simply|just|honestly|also|truly|unfortunately|sadly|still|can and) )?"
+    )
+    of_any_kind = r"(?:condone|endorse|promote|encourage|support)\b[^.!?]{0,40} (?:of any (?:kind|sort)|in any form)"
+    apology = rf"(?:{found['apologies']}[,.!;:]*(?: [\w' ]{{1,25}},)? ?(?:but |however,? |yet )?)"
+    patterns = {
+        **{name: _START + pattern for name, pattern in found.items()},
+        "tasks": rf"{who}{cannot}(?:{found['tasks']}|{of_any_kind})",
+        **{name: f"{who}{cannot}{found[name]}" for name in ("weak tasks", "verbs")},
+        "first tasks": f"{_BEGIN}{apology}{{0,2}}(?:i|we) ?{cannot}{found['first tasks']}",
+        "bare": rf"{_BEGIN}{apology}{{1,2}}(?:i|we) ?{cannot}{found['bare']}(?=[.!\")]*(?:\Z| ))",
+        "lessons": rf"{_START}{found['lesson leads']}[^.!?]{{0,100}}?{_START}{found['lessons']}",
+    }
+    keyed = {name: lists.get(name, ()) for name in _REFUSALS}
+    keyed["verbs"] = lists.get("company", ())
+    keyed["lessons"] = lists.get("lesson leads", ())
+    keyed["tasks"] = (*keyed["tasks"], "condone", "endorse", "promote", "encourage", "support")
+    return _sought(keyed, patterns)
+
+
+def _may_leak(section: str, match: re.Match[str], turn: Turn) -> bool:
+    what = match["what"] or match[0]
+    if _stands_in(what, _own_words(turn)):
         return True
-    if section == "machines":
-        return _lexicon()["machine words"].search(own) is not None
-    return section == "mentions" and phrase in _plain(turn.line)
+    if section in _UNLESS_A_MACHINE and _leaks(working_folder()).patterns["machine words"].search(_nature(turn)):
+        return True
+    if section in _OF_ONESELF:
+        return _only_supposed(match)
+    if section == "last words":
+        return bool(_HANDED_OVER.search(turn.text))
+    return section == "mentions" and what in plain(turn.line)
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.replace("’", "'").replace("‘", "'").replace("*", "").casefold().split())
+def _may_refuse(section: str, match: re.Match[str], sought: _Sought, turn: Turn) -> bool:
+    if section in ("phrases", "machine phrases"):
+        if match[0] in plain(turn.line) or _stands_in(match[0], _own_words(turn)):
+            return True
+        return section == "machine phrases" and bool(
+            _leaks(working_folder()).patterns["machine words"].search(_nature(turn))
+        )
+    if section == "bare":
+        return bool(match.string[match.end() :].strip(' .!")')) and not sought.patterns["redirects"].search(
+            match.string
+        )
+    if section == "hesitations":
+        return not sought.patterns["redirects"].search(match.string)
+    if section == "verbs":
+        return len({found[0] for found in sought.patterns["company"].finditer(match.string)}) < _CROWD
+    if section == "weak tasks":
+        return not any(sought.patterns[name].search(match.string) for name in ("redirects", "company"))
+    return False
 
 
-def _as_written(phrase: str, text: str) -> str:
-    """The span of `text` that reads as `phrase` once it is plain."""
-    words = (re.escape(word).replace("'", "['’‘]") for word in phrase.split())
-    found = re.search(r"[\s*]+".join(words), text, re.IGNORECASE)
-    return found[0] if found else phrase
+def _only_supposed(match: re.Match[str]) -> bool:
+    text = match.string
+    before = text[max(0, match.start() - 20) : match.start()].split()
+    return (bool(before) and before[-1].strip("\",'") in _SUPPOSED) or re.match(
+        r"[^.!?,;]{0,30}\?", text[match.end() :][:31]
+    ) is not None
+
+
+def _stands_in(phrase: str, text: str) -> bool:
+    return phrase in text and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text) is not None
 
 
 def _own_words(turn: Turn) -> str:
     npc = turn.item.npc
     about = (npc.name, npc.description, npc.personality, npc.setting, npc.speech, npc.trade, npc.kin, npc.greeting)
-    return _plain(" ".join((*about, *npc.knows, *npc.examples)))
+    return plain(" ".join((*about, *npc.knows, *npc.examples)))
 
 
-def _sayable(turn: Turn) -> str:
+def _nature(turn: Turn) -> str:
+    """What the persona is itself; its world may have machines, too."""
     npc = turn.item.npc
-    facts = (npc.home, npc.trade, npc.kin, npc.wants, npc.greeting)
-    return _words("\n".join((*npc.knows, *npc.examples, *facts, turn.line)))
+    return plain(
+        " ".join((npc.name, npc.description, npc.personality, npc.speech, npc.trade, npc.greeting, *npc.examples))
+    )
 
 
-def _folded(word: str) -> str:
-    return word.casefold().replace("’", "'")
-
-
-@lru_cache(maxsize=16)
-def _words(text: str) -> str:
-    """With blanks around, so that `in` finds whole words only."""
-    return f" {' '.join(map(_folded, WORD.findall(text)))} "
-
-
-def _from_words(text: str, spans: list[re.Match[str]], words: list[str], wanted: list[str]) -> str:
-    size = len(wanted)
-    start = next(at for at in range(len(words)) if words[at : at + size] == wanted)
-    return text[spans[start].start() : spans[start + size - 1].end()]
+def as_in_the_reply(match: re.Match[str], text: str) -> str:
+    """The span of `text` that became the match once it was plain."""
+    at: list[int] = []  # where in the text each character of the plain one comes from
+    blank = True
+    for index, character in enumerate(text):
+        if character == "*":
+            continue
+        if character.isspace():
+            if not blank:
+                at.append(index)
+            blank = True
+            continue
+        blank = False
+        at.extend([index] * len(character.casefold()))
+        if len(at) >= match.end():
+            break
+    return text[at[match.start()] : at[match.end() - 1] + 1][:_EVIDENCE].strip()

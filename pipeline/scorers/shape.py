@@ -1,20 +1,13 @@
-"""Whether a reply fits where a game shows it: there at all, whole, of a length for a text box, not going in circles."""
+"""Whether a reply fits where a game shows it: there at all, whole, of a length for a text box."""
 
 import re
 import unicodedata
+from functools import lru_cache
 
+from pipeline.errors import ConfigError
 from pipeline.records import Score, Turn
 
-MAX_WORDS = 60  # lines in shipped games: median 17 words, 95 % under 30
-MAX_CHARACTERS = 400
-_SHORT = 12  # words; a refrain in so short a reply is style
-
-# \w has no combining marks: without them, a word of Hindi, Thai or vocalised Arabic would fall into pieces.
-_LETTER = (
-    r"[\w\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0971-\u0df3\u0e31-\u0e4e\u0eb1-\u0ecd"
-    r"\u0f71-\u0f84\u102b-\u103e\u17b4-\u17d3]"
-)
-WORD = re.compile(rf"{_LETTER}+(?:['’]{_LETTER}+)*")
+_NO_END = re.compile(r"(?:Mr|Mrs|Ms|Dr|Prof|Capt|Lt|Sgt|vs|e\.g|i\.e)\.")  # a name or an example follows
 _NOT_FINAL = frozenset(",;:-،、，：；፣၊&@#%/\\([{¿¡•·§")
 _QUOTES = frozenset("\"'*_`“”‘’«»„‹›")  # which of them open and which close differs from language to language
 
@@ -50,6 +43,8 @@ def _ends(text: str) -> bool:
         return bool(before) and not before.isspace()  # behind a blank it opens
     if not last or (last in _NOT_FINAL and not text.endswith("--")):
         return False
+    if last == "." and _NO_END.fullmatch(text[-8:].split()[-1]):
+        return False
     return last in "~♪" or unicodedata.category(last) in ("Po", "Pf", "Pe", "Pd", "Sk", "So")
 
 
@@ -61,39 +56,143 @@ def _visible(text: str) -> str:
     return text[:end]
 
 
-def box_length(turn: Turn) -> Score:
-    """1 for up to MAX_WORDS words and MAX_CHARACTERS characters: what a dialogue box shows without scrolling."""
-    words, characters = len(turn.text.split()), len(turn.text)
-    if not characters:
+def box_length(turn: Turn, *, words: int = 60, characters: int = 400) -> Score:
+    """1 for up to so many words and characters: what a dialogue box shows without scrolling.
+
+    (Lines in shipped games: median 17 words, 95 % under 30.)
+    """
+    has_words, has_characters = len(turn.text.split()), len(turn.text)
+    if not has_characters:
         return Score(None, "nothing was said")
-    if words > MAX_WORDS or characters > MAX_CHARACTERS:
-        return Score(0.0, f"{words} words, {characters} characters", turn.text[-60:])
+    if has_words > words or has_characters > characters:
+        return Score(0.0, f"{has_words} words, {has_characters} characters", turn.text[-60:])
     return Score(1.0)
 
 
-def no_repetition(turn: Turn) -> Score:
-    """The share of runs of three words that are said for the first time; 1 for replies too short to tell.
+_PLENTY = 20_000  # characters; nobody keeps a longer reply for its format
+_EMOTES = ("any", "asterisks", "parentheses", "none")
+_SUSPECT = re.compile(r"[#<>{}\[\]|\\`$%&•●▪◦‣_~\n:：=\u20e3]|\*\*|\A[-*+] |1[.)] |www\.")
+_TAGS = (
+    r"b|i|u|em|strong|small|br|p|div|span|hr|h[1-6]|ul|ol|li|a|img|code|pre|sub|sup|table|tr|td|th|font|center|blockquote"
+    r"|think|thinking|thought|thoughts|action|actions|speech|say|dialog|dialogue|emote|emotion|mood|narration|narrator|scene"
+    r"|response|reply|answer|output|message|text|s|bos|eos|start_of_turn|end_of_turn|npc|assistant|system|character|voice"
+)
+_BLANK = (  # what stands in a placeholder
+    r"(?:insert|enter|your|player'?s?|user'?s?|char|npc'?s?|character'?s?|adventurer'?s?|traveler'?s?|traveller'?s?|hero'?s?"
+    r"|customer'?s?|stranger'?s?|name|first|last|specific|some|the)?[ _-]?"
+    r"(?:name|player|user|char|character|npc|race|class|title|gender|pronouns?|place|location|town|city|village|kingdom|region"
+    r"|item|object|weapon|amount|number|price|quantity|date|time|quest|target|noun|adjective|verb|profession|occupation)"
+    r"(?: name| here| of [\w ]{1,20})?|(?:insert|enter|fill in) [^\]>}\n]{1,40}|his/her|he/she|him/her"
+)
+_FORMATS = {
+    "a chat template's token": r"<[|｜][^|｜<>\n]{1,40}[|｜]>|\[/?INST\]|<</?SYS>>"
+    r"|^#{2,4} ?(?:Instruction|Response|Human|Assistant|User|System)\b",
+    "a heading": r"^[^\S\n]{0,3}#{1,6}[^\S\n]+[^\s#][^\n]{0,80}|^[^\s\n][^\n]{0,80}\n(?:={3,}|-{3,})[^\S\n]*$",
+    "a rule": r"^[^\S\n]{0,3}(?:-[ ]?){3,}$|^[^\S\n]{0,3}(?:\*[ ]?){3,}$|^[^\S\n]{0,3}(?:[_=][ ]?){3,}$",
+    "a table": r"^[^\S\n]{0,3}\|[^\n]{0,300}\|[^\S\n]*$|(?<!-)-{2,}\|[ :]?-{2,}",
+    "a quotation mark of markdown": r"^[^\S\n]{0,3}>{1,3}(?:[^\S\n]+\S|[A-Za-z\"“])[^\n]{0,80}",
+    "code": r"```|^~~~|`[^`'\n]{1,200}`(?!`)",
+    "bold": r"(?<![A-Za-z0-9*])\*{2,3}(?=[^\s*])[^*\n]{1,300}(?<=\S)\*{2,3}(?![A-Za-z0-9*])"
+    r"|(?<![\w])__(?=[^\W_])[^_\n]{1,300}__(?!\w)|(?<![\w~])~~(?=[^\s~])[^~\n]{1,200}~~|^\*\*(?=[^\s*])",
+    "a link": r"\]\([^)\s]{1,300}\)|\bhttps?://|\bwww\.\w",
+    "a tag": rf"</[A-Za-z][\w:-]{{0,30}}\s?>|<(?:{_TAGS})(?:\s[^<>\n]{{0,100}})?/?>|<[A-Za-z][\w-]{{0,30}}\s?/>"
+    r"|<[A-Za-z][\w-]{0,30}\s[\w-]{1,30}=[^<>\n]{1,200}>|<!--|&(?:nbsp|amp|quot|lt|gt|apos|#\d{2,5});",
+    "a placeholder": rf"\{{\{{[^{{}}\n]{{1,60}}\}}\}}|(?<!\w)\$?\{{[A-Za-z_][\w .'-]{{0,40}}\}}|\[(?:{_BLANK})\]|<(?:{_BLANK})>"
+    r"|%[A-Za-z][A-Za-z_]{2,20}%|(?<!\w)\$(?:[a-z]+_[a-z_]+|[Nn]ame|NAME|[Pp]layer|PLAYER)\b|(?<!_)_{4,}(?!_)",
+    "JSON": r"[{\[]\s{0,8}[\"“'][\w .-]{1,40}[\"”']\s?:\s?|^\s{0,4}\"[\w .-]{1,40}\"\s?:\s?[\"\[{\d]|\A\s*\[\s?\"[^\"\n]{0,200}\"\s?[,\]]|\A\s*\{\s",
+    "LaTeX": r"\\(?:[A-Za-z]{2,}|[(){}\[\]]|[nt](?![A-Za-z]))|\$\$[^$\n]{1,80}\$\$|\$[^$\n]{1,80}[\\^=_][^$\n]{0,80}\$",
+}
+_FORMAT = re.compile("|".join(f"({pattern})" for pattern in _FORMATS.values()), re.MULTILINE | re.IGNORECASE)
+_REASONS = tuple(_FORMATS)
 
-    (The fraction of duplicate n-grams of the Gopher rules, Rae et al. 2021, arXiv 2112.11446, the other way round.)
+_ITEM = re.compile(
+    r"^[^\S\n]{0,8}(?:([-+])[^\S\n]+(?=\S)|(\*)[^\S\n]+(?=[^*\n]+$)|([•●▪◦‣][^\S\n]*)|(\(?\d{1,2}[.)])[^\S\n]+(?=\S)"
+    r"|(\(?[a-dA-D]\))[^\S\n]+|(\d\ufe0f?\u20e3))[^\n]{0,200}",
+    re.MULTILINE,
+)
+_BULLETS = (3, 6)  # the groups of _ITEM that one line is enough of
+_INLINE_LIST = re.compile(
+    r"(?:\A|[:.!?…][^\S\n]+)\(?1[.)][^\S\n]+[^\n]{1,300}?[^\S\n]\(?2[.)][^\S\n]+\S|(?:[•●▪][^\n•●▪]{1,200}){2}",
+    re.MULTILINE,
+)
+_FIELD = re.compile(
+    r"^[^\S\n]{0,4}(?:[^\W\d_][\w'-]{0,20}(?: [A-Z][\w'-]{0,20}){0,2})(?: ?\([^()\n]{1,60}\))?[:：](?=[^\S\n]|$)",
+    re.MULTILINE,
+)
+_LABEL = re.compile(
+    r"\A[*_\[(\"]{0,3}(?:NPC|Character|Response|Reply|Dialogue|Narrator|Narration|Assistant|Output|Bot|OOC|Action|Emotion|Mood)"
+    r"[*_\])]{0,3}[:：]|^[A-Z][A-Z.' -]{1,30} \([^()\n]{1,60}\)[:：]",
+    re.MULTILINE,
+)
+_TITLE = re.compile(
+    "captain|mother|father|sister|brother|sergeant|doctor|lord|lady|sir|king|queen|old|the", re.IGNORECASE
+)
+_STARRED = re.compile(r"(?<![\w*])\*(?=[^\s*])[^*\n]{1,300}(?<=\S)\*(?![\w*])")
+_BRACKETED = re.compile(r"\([^()\n]{1,300}\)|\[[^\[\]\n]{1,300}\]|<[^<>\n]{1,300}>")
+
+
+def plain_format(turn: Turn, *, emotes: str = "any") -> Score:
+    """1 unless it has what a text box does not show or nobody says: markdown, tags, code, placeholders, labels of a script.
+
+    `emotes` are the gestures that pass beside speech: "any", "asterisks", "parentheses" or "none". Single marks pass (a * b, #7,
+    <3, F***), and so do the dashes of a dialogue, verses and one word in *emphasis*.
     """
-    words = [word.casefold() for word in WORD.findall(turn.text)]
-    if not words:
+    text = turn.text[:_PLENTY]
+    if not text:
         return Score(None, "nothing was said")
-    if len(words) < _SHORT:
+    if emotes != "any" and (found := _gesture(text, emotes)):
+        return Score(0.0, f"a gesture, where emotes are {emotes!r}", found[:120])
+    if not _SUSPECT.search(text):
         return Score(1.0)
-    grams = list(zip(words, words[1:], words[2:], strict=False))
-    first = len(set(grams))
-    if first == len(grams):
-        return Score(1.0)
-    return Score(first / len(grams), "goes in circles", _first_repeated(turn.text, grams))
+    if match := _FORMAT.search(text):
+        return Score(0.0, f"has {_REASONS[(match.lastindex or 1) - 1]}", match[0].strip()[:120])
+    if (match := _LABEL.search(text)) or (match := _own_label(turn.item.npc.name).search(text)):
+        return Score(0.0, "has a speaker's label", match[0][:120])
+    if found := _list(text):
+        return Score(0.0, "has a list", found[:120])
+    return Score(1.0)
 
 
-def _first_repeated(text: str, grams: list[tuple[str, str, str]]) -> str:
-    """The first run of words that was said before, as it is spelled there."""
-    spans = list(WORD.finditer(text))
-    seen: set[tuple[str, str, str]] = set()
-    for at, gram in enumerate(grams):
-        if gram in seen:
-            return text[spans[at].start() : spans[at + 2].end()]
-        seen.add(gram)
+def _list(text: str) -> str:
+    """Two items of one kind, or two lines that begin with a label: what is seen of them."""
+    if "\n" in text:
+        items = list(_ITEM.finditer(text))
+        kinds = [item.lastindex for item in items]
+        for item, kind in zip(items, kinds, strict=True):
+            if kinds.count(kind) > 1 or kind in _BULLETS or text[: item.start()].rstrip().endswith((":", "：")):
+                return item[0].strip()
+        fields = _FIELD.findall(text)
+        if len(fields) > 1 and len(fields) * 2 >= sum(bool(line.strip()) for line in text.split("\n")):
+            return str(fields[0]).strip()
+    found = _INLINE_LIST.search(text)
+    return found[0].strip() if found else ""
+
+
+@lru_cache(maxsize=256)
+def _own_label(name: str) -> re.Pattern[str]:
+    """The NPC's name in front of a line."""
+    words = [word for word in name.split() if len(word) > 2]
+    names = {name, *words[-1:], *(word for word in words[:1] if not _TITLE.fullmatch(word))}
+    anyof = "|".join(map(re.escape, sorted(names, key=lambda name: (-len(name), name))))
+    return re.compile(
+        rf"^[*_\[(\"]{{0,3}}(?:{anyof})(?: ?[(*][^()*\n]{{1,60}}[)*])?[*_\])]{{0,3}} ?[:：]",
+        re.MULTILINE | re.IGNORECASE,
+    )
+
+
+def _gesture(text: str, emotes: str) -> str:
+    """A gesture of another kind than the one that passes: in asterisks anywhere, in brackets before or behind the speech."""
+    if emotes not in _EMOTES:
+        raise ConfigError(f"plain_format.emotes is {emotes!r}; it can be one of: {', '.join(_EMOTES)}")
+    if emotes != "asterisks" and (match := _STARRED.search(text)):
+        return match[0]
+    begins, ends = len(text) - len(text.lstrip()), len(text.rstrip())
+    for match in _BRACKETED.finditer(text):
+        if emotes == "parentheses" and match[0][0] == "(":
+            continue
+        before = text[max(match.start() - 2, 0) : match.start()]
+        opens = match.start() == begins or before.endswith("\n")
+        closes = match.end() == ends and before.rstrip()[-1:] in tuple(".!?…*)]>\"”'’")
+        if opens or closes:
+            return match[0]
     return ""

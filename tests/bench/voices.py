@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pipeline.personas.load import load_personas, read_personas
 from pipeline.resources import shipped
 
-SETS = {"generate": "personas", "quick": "suites/quick/personas"}
+SETS = {"generate": "personas", **{suite: f"suites/{suite}/personas" for suite in ("quick", "npc", "adversarial")}}
 SIZES = (2, 3, 4, 5)
 SHUFFLES = 20
 

@@ -1,0 +1,119 @@
+"""What curating again has changed: which criteria, and which replies were kept before and are dropped now, or the other way."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.curate import Candidates
+
+_EXAMPLES = 3  # of each kind of change
+KEPT = ""  # instead of a filter
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`count` replies that `before` dropped ("": kept) and `now` drops; the first of them with persona, text and reason."""
+
+    before: str
+    now: str
+    count: int
+    examples: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """`criteria` as "slop.max 20 -> 8"; `added` and `gone` replies are new since, or not there any more."""
+
+    criteria: list[str]
+    replies: list[Change]
+    added: int
+    gone: int
+
+    def summary(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Before:
+    """The fate of each reply in the dataset that is there; of none if there is none, or none that can be read."""
+
+    def __init__(self, dataset: Path) -> None:
+        self.filters: dict[str, str] = {}
+        self.criteria: dict[str, Any] = {}
+        self.there = dataset.is_dir()
+        if not self.there:
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            if (made_by := dataset / "curation.yaml").exists():
+                self.criteria = yaml.safe_load(made_by.read_text("utf-8")) or {}
+            for path in sorted(dataset.glob("sft/*.parquet")):
+                for batch in pq.ParquetFile(path).iter_batches(columns=["item_id"]):
+                    self.filters.update(dict.fromkeys(batch.column("item_id").to_pylist(), KEPT))
+            for path in dataset.glob("rejected/*.parquet"):
+                for batch in pq.ParquetFile(path).iter_batches(columns=["item_id", "filter"]):
+                    self.filters.update(
+                        zip(batch.column("item_id").to_pylist(), batch.column("filter").to_pylist(), strict=True)
+                    )
+        except (OSError, ValueError, yaml.YAMLError, LookupError, pa.ArrowException):
+            self.there, self.filters, self.criteria = False, {}, {}
+
+
+def changes(before: Before, candidates: Candidates, criteria: Mapping[str, Any]) -> Changes | None:
+    """None: there was no dataset before."""
+    if not before.there:
+        return None
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    added = 0
+    for place, item_id in enumerate(candidates.item_ids):
+        was = before.filters.pop(item_id, None)
+        drop = candidates.drops.get(place)
+        now = drop.filter if drop else KEPT
+        if was is None:
+            added += 1
+        elif was != now:
+            counts[was, now] += 1
+            shown = examples.setdefault((was, now), [])
+            if len(shown) < _EXAMPLES:
+                shown.append((candidates.personas[place], candidates.texts[place], drop.reason if drop else ""))
+    return Changes(
+        criteria=_differences(before.criteria, criteria),
+        replies=[Change(was, now, count, examples[was, now]) for (was, now), count in counts.most_common()],
+        added=added,
+        gone=len(before.filters),
+    )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    old, new = _flat(before), _flat(now)
+    if not old:
+        return []
+    return [
+        f"{name} {_spelled(old.get(name, 'not there'))} -> {_spelled(new.get(name, 'left out'))}"
+        for name in dict.fromkeys([*new, *old])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _spelled(value: Any) -> str:
+    """As --set takes it."""
+    return "none" if value is None else {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Names as --set has them: slop.max, duplicates.prompt."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if name == "filters" and isinstance(value, Mapping):
+            flat.update(_flat(value))
+        elif isinstance(value, Mapping):
+            flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+        elif value is not False:  # left out
+            flat[name] = value
+    return flat

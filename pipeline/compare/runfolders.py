@@ -1,0 +1,81 @@
+"""An arm from a run folder. What is compared is an item: a persona in a scenario; samples are repeats of it.
+
+Template, model and sampling may differ, that is what a comparison is for; and so the ids of the replies may.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.compare.arm import TEXT, Arm, Load
+from pipeline.criteria import load_criteria
+from pipeline.errors import ConfigError
+from pipeline.plan import CONTRAST
+from pipeline.runfolder import RunFolder
+
+_REPLIES = (
+    *("item_id", "persona_id", "scenario_id", "sample", "arm", "line", "reply", "outcome", "finish_reason"),
+    *("e2e", "ttft"),
+)
+_TIMES = ("e2e", "ttft")
+
+
+def read_run(folder: RunFolder) -> Arm:
+    """Raises ConfigError if the run has not come so far yet."""
+    manifest = folder.manifest()
+    if not folder.replies.exists() or not folder.scores.exists():
+        if folder.results.exists():
+            raise ConfigError(
+                f"{folder.path}: its tables are gone. They are made again by: pipeline eval {folder.path}"
+            )
+        go_on = f"pipeline {manifest.get('command')} --resume {folder.path}"
+        raise ConfigError(f"{folder.path}: nothing is scored in it yet. Go on with: {go_on}")
+    replies = _table(folder.replies, _REPLIES).sort_by("sample")
+    replies = replies.filter(pc.not_equal(pc.fill_null(replies["arm"], ""), CONTRAST))
+    scores = _table(folder.scores, ("item_id", "scorer", "value"))
+    arm = Arm(str(folder.path))
+    cut = pc.utf8_slice_codeunits(pc.fill_null(replies["reply"], ""), 0, TEXT).to_pylist()
+    columns = (replies[name].to_pylist() for name in ("persona_id", "scenario_id", "line", "outcome", "finish_reason"))
+    for persona, scenario, line, outcome, reason, text in zip(*columns, cut, strict=True):
+        arm.add((persona, scenario), line or "", text)
+        arm.states["truncated" if outcome == "reply" and reason == "length" else outcome] += 1
+    for name in _TIMES:
+        seconds = replies[name].to_numpy()
+        measured = np.flatnonzero(~np.isnan(seconds.astype(float)))
+        if len(measured):
+            arm.seconds[name] = measured, seconds[measured].astype(float)
+    row_of = pc.index_in(scores["item_id"], value_set=replies["item_id"].combine_chunks())
+    for name in pc.unique(scores["scorer"]).to_pylist():
+        mine = pc.and_(pc.equal(scores["scorer"], name), pc.is_valid(row_of))
+        values, rows = scores["value"].filter(mine), row_of.filter(mine)
+        there = pc.is_valid(values)
+        arm.without[name] += values.null_count
+        arm.scores[name] = rows.filter(there).to_numpy(), values.filter(there).to_numpy()
+    arm.less = less_is_better(folder.results_of("eval").get("bounds", {}))
+    arm.load = _load(folder, manifest, streaming="ttft" in arm.seconds)
+    arm.scored_by = [manifest.get("asked", {}).get(name) or [] for name in ("settings", "scorers")]
+    return arm
+
+
+def _table(path: Any, columns: tuple[str, ...]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=list(columns))
+    except (pa.ArrowException, OSError) as exc:
+        raise ConfigError(f"{path}: not a whole table: {' '.join(str(exc).split())[:200]}") from exc
+
+
+def less_is_better(bounds: dict[str, Any]) -> frozenset[str]:
+    """Scorers with an upper bound and no lower one, by the criteria at hand and by what the run says of its own scorers."""
+    known = {name: (own.least, own.most) for name, own in load_criteria().filters.items()}
+    known |= {name: (own.get("least"), own.get("most")) for name, own in bounds.items()}
+    return frozenset(name for name, (least, most) in known.items() if least is None and most is not None)
+
+
+def _load(folder: RunFolder, manifest: dict[str, Any], *, streaming: bool) -> Load:
+    asked = manifest.get("asked", {}).get("concurrency")
+    evaluated, generated = folder.results_of("eval"), folder.results_of("generate")
+    bound = evaluated.get("load", {}).get("client_bound") or generated.get("client_bound")
+    return Load(asked if isinstance(asked, int) else None, streaming, client_bound=bool(bound))

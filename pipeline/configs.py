@@ -1,0 +1,190 @@
+"""The configs of a dataset as Parquet: what a trainer takes as it stands.
+
+    sft          prompt, completion                        every reply that was kept
+    preference   prompt, chosen, rejected, kind, margin    pairs (see pairs.py)
+    kto          prompt, completion, label                 kept ones, and those that a scorer dropped
+    rejected     the same as sft, with filter, reason, evidence
+
+Prompts and completions are lists of {role, content}, TRL's conversational format, or texts where the training prompt is one. The
+other columns say where a row comes from and how it scored.
+
+Rows wait in a file of their own until all are judged; then each batch goes to where it belongs, column by column.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.curate import Candidates
+from pipeline.pairs import Pair
+from pipeline.records import Turn
+from pipeline.splits import SPLITS
+from pipeline.tables import TableWriter, Values, column
+from pipeline.training import Side, TrainingPrompt
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_PROVENANCE: list[tuple[str, pa.DataType]] = [
+    ("item_id", pa.string()),
+    ("persona_id", pa.string()),
+    ("scenario_id", pa.string()),
+    ("category", pa.string()),
+    ("sample", pa.int32()),
+    ("template", pa.string()),
+    ("model", pa.string()),
+    ("seed", pa.int64()),
+]
+_BATCH = 4096
+CONFIGS = ("sft", "preference", "kto", "rejected")
+
+Counts = dict[str, dict[str, int]]
+
+
+class Waiting:
+    """The rows of all candidates, until they are judged."""
+
+    def __init__(self, folder: Path, *, model: str, training: TrainingPrompt) -> None:
+        self._side = pa.string() if training.is_text else _MESSAGES
+        self._model, self._training = model, training
+        self._path = folder / "waiting.parquet"
+        schema = pa.schema([("prompt", self._side), ("completion", self._side), *_PROVENANCE])
+        self._table = TableWriter(self._path, schema, keep_empty=True)
+
+    def add(self, turn: Turn, prompt: Side) -> None:
+        item, request = turn.item, turn.request
+        assert request is not None
+        self._table.add(
+            {
+                "prompt": prompt,
+                "completion": self._training.completion(prompt, turn.text),
+                "item_id": item.item_id,
+                "persona_id": item.npc.id,
+                "scenario_id": item.scenario_id,
+                "category": item.category,
+                "sample": item.sample,
+                "template": item.template,
+                "model": self._model,
+                "seed": request.config.seed,
+            }
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._table.__exit__(kind, exc, traceback)
+
+    def write(
+        self,
+        folder: Path,
+        candidates: Candidates,
+        scores: Mapping[str, Values],
+        pairs: Iterable[Pair],
+    ) -> Counts:
+        """All configs, under `folder`; returns the rows by config and split. `scores` by name (NaN: not applicable)."""
+        chosen: defaultdict[int, list[Pair]] = defaultdict(list)  # by batch
+        for pair in pairs:
+            chosen[pair.chosen // _BATCH].append(pair)
+        split_of = np.array([SPLITS.index(split) for split in candidates.splits], np.int8)
+        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        with ExitStack() as stack:
+            tables: dict[tuple[str, str], TableWriter] = {}
+
+            def put(config: str, split: str, batch: pa.RecordBatch) -> None:
+                if not batch.num_rows:
+                    return
+                if (config, split) not in tables:
+                    path = folder / config / f"{split}.parquet"
+                    tables[config, split] = stack.enter_context(TableWriter(path, batch.schema))
+                tables[config, split].write(batch)
+                counts[config][split] += batch.num_rows
+
+            for number, batch in enumerate(pq.ParquetFile(self._path).iter_batches(_BATCH)):
+                places = range(number * _BATCH, number * _BATCH + batch.num_rows)
+                batch = _with(
+                    batch,
+                    {
+                        f"score_{name}": (pa.float64(), values[places.start : places.stop])
+                        for name, values in scores.items()
+                    },
+                )
+                drops = [candidates.drops.get(place) for place in places]
+                kept = np.array([drop is None for drop in drops], bool)
+                told = np.array(
+                    [
+                        drop is None or (drop.filter in candidates.scorers and bool(candidates.texts[place].strip()))
+                        for place, drop in zip(places, drops, strict=True)
+                    ],
+                    bool,
+                )
+                split = split_of[places.start : places.stop]
+                put("rejected", "train", _rejected(_chosen(batch, ~kept), [drop for drop in drops if drop is not None]))
+                labelled = _labelled(batch, kept)
+                pairs_here = self._pairs(batch, chosen.pop(number, []), candidates, places.start)
+                paired = np.array([split_of[pair.chosen] for pair in pairs_here[1]], np.int8)
+                for index, name in enumerate(SPLITS):
+                    put("sft", name, _chosen(batch, kept & (split == index)))
+                    put("kto", name, _chosen(labelled, told & (split == index)))
+                    if pairs_here[0] is not None:
+                        put("preference", name, _chosen(pairs_here[0], paired == index))
+        self._path.unlink()
+        return {
+            config: {split: counts[config][split] for split in SPLITS if counts[config][split]}
+            for config in CONFIGS
+            if counts[config]
+        }
+
+    def _pairs(
+        self, batch: pa.RecordBatch, pairs: list[Pair], candidates: Candidates, start: int
+    ) -> tuple[pa.RecordBatch | None, list[Pair]]:
+        if not pairs:
+            return None, []
+        rows = batch.take(column([pair.chosen - start for pair in pairs], pa.int64()))
+        prompts = rows.column("prompt").to_pylist() if self._training.is_text else [[]] * len(pairs)
+        rejected = [
+            self._training.completion(prompt, pair.rejected) for prompt, pair in zip(prompts, pairs, strict=True)
+        ]
+        names = ["chosen" if name == "completion" else name for name in rows.schema.names]
+        rows = pa.RecordBatch.from_arrays(rows.columns, names=names)
+        extra: dict[str, tuple[pa.DataType, Values]] = {
+            "rejected": (self._side, rejected),
+            "kind": (pa.string(), [pair.kind for pair in pairs]),
+            "margin": (pa.float64(), [pair.margin for pair in pairs]),
+            "rejected_item_id": (pa.string(), [pair.of or None for pair in pairs]),
+        }
+        return _with(rows, extra, at=2), pairs
+
+
+def _rejected(batch: pa.RecordBatch, drops: Sequence[Any]) -> pa.RecordBatch:
+    return _with(
+        batch,
+        {name: (pa.string(), [getattr(drop, name) for drop in drops]) for name in ("filter", "reason", "evidence")},
+    )
+
+
+def _labelled(batch: pa.RecordBatch, kept: Values) -> pa.RecordBatch:
+    return _with(batch, {"label": (pa.bool_(), kept)}, at=2)
+
+
+def _chosen(batch: pa.RecordBatch, mask: Any) -> pa.RecordBatch:
+    return batch.take(column(np.flatnonzero(mask), pa.int64()))
+
+
+def _with(
+    batch: pa.RecordBatch, extra: Mapping[str, tuple[pa.DataType, Values]], at: int | None = None
+) -> pa.RecordBatch:
+    """The batch with more columns, at its end or from column `at` on."""
+    at = batch.num_columns if at is None else at
+    added = [column(values, kind) for kind, values in extra.values()]
+    names = batch.schema.names
+    return pa.RecordBatch.from_arrays(
+        [*batch.columns[:at], *added, *batch.columns[at:]], names=[*names[:at], *extra, *names[at:]]
+    )

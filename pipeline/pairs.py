@@ -1,0 +1,96 @@
+"""Preference pairs: to one prompt, a reply that is better and one that is worse.
+
+    siblings        another reply of the same model to the same prompt, worse by a margin
+    contrast        what the model says to the line without the persona            (`generate --contrast`)
+    other_persona   what another persona says to the same line
+
+Of siblings the worst is not the best choice: it is so bad that nothing is learned from it. The one nearest to two standard
+deviations under their mean is taken (arXiv 2502.16825), as long as it is worse than the chosen one by the margin. The other two
+kinds teach what a persona is (arXiv 2511.01689); they have no margin, and each pair says its kind.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+from pipeline.criteria import Preference
+from pipeline.curate import Candidates
+from pipeline.dedup import heard, shingles, similarity
+from pipeline.records import digest
+
+KINDS = ("siblings", "contrast", "other_persona")
+ALIKE = 0.5  # replies that are so similar (Jaccard) teach no difference
+_DRAWN = 4  # replies of other personas that are looked at, before a prompt goes without one
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """`chosen` is a place among the candidates, `rejected` the text; `of` says where that comes from, `margin` by how much
+    better the chosen one is, in quality (None: not compared)."""
+
+    chosen: int
+    rejected: str
+    kind: str
+    of: str
+    margin: float | None
+
+
+def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preference) -> Iterator[Pair]:
+    """The pairs of each prompt, in the order of the plan. `contrast` has the replies without a persona by prompt."""
+    best: list[int] = []
+    by_scenario: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    siblings = list(candidates.siblings())
+    for places in siblings:
+        kept = [place for place in places if place not in candidates.drops]
+        kept = [place for place in kept if candidates.texts[place].strip()]
+        chosen = min(kept, key=lambda place: (-candidates.quality[place], candidates.item_ids[place]), default=-1)
+        best.append(chosen)
+        if chosen >= 0:
+            by_scenario[candidates.scenarios[chosen], candidates.splits[chosen]].append(chosen)
+    for others in by_scenario.values():
+        others.sort(key=candidates.item_ids.__getitem__)
+    for places, chosen in zip(siblings, best, strict=True):
+        if chosen < 0:
+            continue
+        if wanted.siblings and (pair := _sibling(candidates, places, chosen, wanted.margin)):
+            yield pair
+        said = contrast.get(candidates.prompts[chosen], "")
+        if wanted.contrast and said and not _alike(said, candidates.texts[chosen]):
+            yield Pair(chosen, said, "contrast", "", None)
+        others = by_scenario[candidates.scenarios[chosen], candidates.splits[chosen]]
+        if wanted.other_persona and (pair := _of_another(candidates, others, chosen)):
+            yield pair
+
+
+def _sibling(candidates: Candidates, places: range, chosen: int, margin: float) -> Pair | None:
+    quality = {place: candidates.quality[place] for place in places if candidates.texts[place].strip()}
+    worse = [
+        place
+        for place, value in quality.items()
+        if quality[chosen] - value >= margin and candidates.texts[place] != candidates.texts[chosen]
+    ]
+    if not worse:
+        return None
+    aim = fmean(quality.values()) - 2 * pstdev(quality.values())
+    taken = min(worse, key=lambda place: (abs(quality[place] - aim), candidates.item_ids[place]))
+    return Pair(
+        chosen, candidates.texts[taken], "siblings", candidates.item_ids[taken], quality[chosen] - quality[taken]
+    )
+
+
+def _of_another(candidates: Candidates, others: list[int], chosen: int) -> Pair | None:
+    """The next ones from where a hash of the chosen reply falls among the others: who comes in when does not matter, and
+    another persona changes few pairs."""
+    start = bisect_left(others, digest("pair", candidates.item_ids[chosen]), key=candidates.item_ids.__getitem__)
+    for step in range(min(_DRAWN, len(others))):
+        other = others[(start + step) % len(others)]
+        text = candidates.texts[other]
+        if candidates.personas[other] != candidates.personas[chosen] and not _alike(text, candidates.texts[chosen]):
+            return Pair(chosen, text, "other_persona", candidates.item_ids[other], None)
+    return None
+
+
+def _alike(one: str, other: str) -> bool:
+    return similarity(shingles(heard(one)), shingles(heard(other))) >= ALIKE

@@ -1,0 +1,249 @@
+"""Whether a reply says its prompt aloud: recites it, talks about it, or has a chat template's tokens."""
+
+import re
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from pipeline.records import Score, Turn
+from pipeline.scorers.lexicon import any_of, lexicon, working_folder
+from pipeline.scorers.meaning import meaning, of_persona, stem, stems
+from pipeline.scorers.words import as_written, plain, spans, words
+
+_IN_A_ROW = 8  # words of the prompt: too many for chance
+_EVIDENCE = 120  # characters
+_PROMPTS = 8  # of one persona that are kept
+_WORDS = 2_000  # of a reply or a line that are looked at
+_INDEXED = 30_000  # characters of a prompt; whoever recites a longer one is seen by its beginning
+_TEMPLATE_TOKEN = re.compile(
+    r"<[|｜][^|｜<>\n]{1,40}[|｜]>|\[/?(?:INST|SYS|SYSTEM|USER|ASSISTANT|AVAILABLE_TOOLS|TOOL_CALLS)\]|<</?SYS>>"
+    r"|</?(?:s|bos|eos|unk|pad|think|start_of_turn|end_of_turn|system|user|assistant|instructions?|prompt)>"
+    r"|#{2,4} ?(?:Instruction|Response|Human|Assistant|User|System|Rules|Character|Input|Output|Prompt|Scenario)s?\b"
+    r"|\{\{\s*(?:char|user|npc\.\w{1,40})\s*\}\}"
+)
+_SENTENCE = re.compile(r"[.!?…\n]+")
+
+Gram = tuple[str, str, str]
+
+
+def no_prompt_leak(
+    turn: Turn, *, in_a_row: int = _IN_A_ROW, near: int = 8, of_rules: int = 6, after_cue: int = 3
+) -> Score:
+    """1 unless it recites the system message, speaks of its prompt, or has a chat template's tokens.
+
+    Recited are `in_a_row` words, or nearly: `near` telling words in stretches of three and more, `of_rules` of its rules and
+    traits, `after_cue` behind "I was told to". What a persona knows, who its kin are, its greeting and example lines may be
+    said; they are in the prompt to be said. Its secret is for `keeps_secret`. In fiction, too, there are orders and rules.
+    """
+    text = turn.text
+    if not text:
+        return Score(None, "nothing was said")
+    marked = "<" in text or "[" in text or "#" in text or "{" in text
+    if marked and (token := _TEMPLATE_TOKEN.search(text)):
+        return Score(0.0, "a chat template's token", token[0])
+    own = _own(turn.item.npc)
+    if found := _spoken_of(turn, own):
+        return Score(0.0, "speaks of its prompt", as_written(found, text)[:_EVIDENCE])
+    system = _system(turn)
+    if not system:
+        return Score(None, "there is no system message")
+    in_a_row = max(in_a_row, 4)
+    if (prompt := own.prompts.get(system)) is None:
+        if len(own.prompts) >= _PROMPTS:
+            own.prompts.clear()
+        prompt = own.prompts[system] = _Prompt(system, own)
+    if found := _row(turn, prompt, in_a_row) or _nearly(turn, prompt, near, of_rules, after_cue):
+        return Score(0.0, "says its prompt aloud", found[:_EVIDENCE])
+    return Score(1.0)
+
+
+def _system(turn: Turn) -> str:
+    for message in turn.request.messages if turn.request else ():
+        if message.role == "system":
+            return message.content
+    return ""
+
+
+class _Phrases(NamedTuple):
+    gate: frozenset[str]  # a reply without any of these words has none of the phrases
+    own: re.Pattern[str]
+    mentions: re.Pattern[str]
+    machines: re.Pattern[str]
+    cues: frozenset[str]
+    rules: re.Pattern[str]
+    orders: re.Pattern[str]
+    labels: re.Pattern[str]
+
+
+@lru_cache(maxsize=4)
+def _phrases(_where: str) -> _Phrases:
+    """`_where` is the working directory, whose own lexicon goes first."""
+    lists, known = lexicon("prompt_leak"), meaning()
+    gate = {
+        word
+        for phrase in (*lists.get("own", ()), *lists.get("mentions", ()))
+        for word in words(phrase)
+        if word not in known.function and stem(word) not in known.common
+    }
+    orders = rf"\b(?:my|these|the) (?:instructions?|directives|guidelines)\b[^.!?]{{0,80}}?\b{any_of(lists.get('orders', ()))}"
+    return _Phrases(
+        frozenset(gate | {"instruction", "instructions", "directives", "guidelines"}),
+        re.compile(r"(?<!\w)" + any_of(lists.get("own", ()))),
+        re.compile(r"(?<!\w)" + any_of(lists.get("mentions", ()))),
+        re.compile(r"(?<!\w)" + any_of(lists.get("machines", ()))),
+        frozenset(lists.get("cues", ())),
+        re.compile(r"(?<!\w)" + any_of(lists.get("rule words", ()))),
+        re.compile(orders),
+        re.compile(rf"(?:^|[.!?;,*\n\"(] ?)({any_of(lists.get('labels', ()))}):", re.MULTILINE),
+    )
+
+
+class _Own(NamedTuple):
+    """The persona's part in it."""
+
+    phrases: _Phrases
+    words: str  # plain
+    may_say: tuple[str, ...]
+    description: str
+    traits: tuple[str, str]
+    prompts: dict[str, "_Prompt"]  # by the system message, which may name the player
+
+
+@of_persona
+def _own(npc: SimpleNamespace) -> _Own:
+    lists = ("\n".join(npc.knows), "\n".join(npc.examples))
+    traits = (npc.personality[:_INDEXED], npc.speech[:_INDEXED])
+    facts = (npc.home, npc.trade, npc.kin, npc.wants, npc.hides, npc.greeting, *lists)
+    about = (npc.name, npc.description, npc.setting, *traits, npc.trade, npc.kin, npc.greeting, *lists)
+    may_say = tuple(text[:_INDEXED] for text in facts)
+    return _Own(_phrases(working_folder()), plain(" ".join(about)), may_say, npc.description, traits, {})
+
+
+def _spoken_of(turn: Turn, own: _Own) -> str:
+    phrases = own.phrases
+    text = turn.text
+    if text.count(":") > 1 and (found := _form(phrases, text)):
+        return found
+    if phrases.gate.isdisjoint(words(text)):
+        return ""
+    text = plain(text)
+    for pattern in (phrases.own, phrases.orders, phrases.mentions):
+        for match in pattern.finditer(text):
+            if match[0] in own.words or _asked(text, match.end()):
+                continue
+            if pattern is phrases.mentions and (match[0] in plain(turn.line) or phrases.machines.search(own.words)):
+                continue
+            return match[0]
+    return ""
+
+
+def _asked(text: str, at: int) -> bool:
+    """Whether the sentence there ends as a question."""
+    end = _SENTENCE.search(text, at, at + 400)
+    return end is not None and "?" in end[0]
+
+
+def _form(phrases: _Phrases, text: str) -> str:
+    """The second label of a filled form ("Speech: ... Kin: ..."), or ""."""
+    labels = {match[1]: match[0] for match in phrases.labels.finditer(text[:4_000].lower())}
+    return list(labels.values())[1].strip(" .,;") if len(labels) > 1 else ""
+
+
+class _Prompt:
+    """A system message, ready for replies to be looked up in it. Most replies share nothing with it that counts: what only the
+    others need is made when the first of them comes."""
+
+    def __init__(self, system: str, own: _Own) -> None:
+        self._own, self._known = own, meaning()
+        self._system = system[:_INDEXED]
+        told = _telling(self._system, self._known.function)
+        self.said = _in_a_row(words(self._system))
+        self.told = _in_a_row(told)
+        self.telling = frozenset(told)
+        self.cues, self.function = own.phrases.cues, self._known.function
+
+    def recites(self, row: tuple[str, ...]) -> bool:
+        """Whether these words stand in it so, and may not be said."""
+        return _in_a_row(row) in self.said and not _sayable(row, self._may_say)
+
+    @cached_property
+    def _may_say(self) -> str:
+        return _in_a_row(words("\n".join((*self._own.may_say, self._own.description))[:_INDEXED]))
+
+    @cached_property
+    def sayable(self) -> set[Gram]:
+        """Three telling words in a row that may be said."""
+        return _grams(self._own.may_say, self._known.function)
+
+    @cached_property
+    def rules(self) -> set[Gram]:
+        """Those out of its rules, and out of the persona's traits."""
+        rules = self._own.phrases.rules
+        sentences = [sentence for sentence in _SENTENCE.split(self._system) if rules.search(plain(sentence))]
+        return _grams([" ".join(sentences), *sentences, *self._own.traits], self._known.function)
+
+
+def _sayable(row: tuple[str, ...], may_say: str) -> bool:
+    """Whether most of it is."""
+    most = max(len(row) * 3 // 4, 1)
+    return _in_a_row(row[:most]) in may_say or _in_a_row(row[-most:]) in may_say
+
+
+def _grams(texts: Iterable[str], function: frozenset[str]) -> set[Gram]:
+    grams: set[Gram] = set()
+    for text in texts:
+        told = _telling(text, function)
+        grams.update(zip(told, told[1:], told[2:], strict=False))
+    return grams
+
+
+def _telling(text: str, function: frozenset[str]) -> list[str]:
+    return [one for word, one in zip(words(text), stems(text), strict=True) if word not in function]
+
+
+def _in_a_row(said: Iterable[str]) -> str:
+    """With blanks around, so that `in` finds whole words only."""
+    return f" {' '.join(said)} "
+
+
+def _row(turn: Turn, prompt: _Prompt, in_a_row: int) -> str:
+    """The first `in_a_row` words that stand so in the prompt, or ""."""
+    said = words(turn.text)[:_WORDS]
+    heard = ""
+    # Every stretch of eight holds one of four that begins at a multiple of four: only these are looked up.
+    for part in range(0, len(said) - 3, 4):
+        if _in_a_row(said[part : part + 4]) not in prompt.said:
+            continue
+        for start in range(max(0, part + 4 - in_a_row), min(part, len(said) - in_a_row) + 1):
+            row = said[start : start + in_a_row]
+            if not prompt.recites(row):
+                continue
+            heard = heard or _in_a_row(words(turn.line)[:_WORDS])
+            if _in_a_row(row) not in heard:
+                where = spans(turn.text)
+                return turn.text[where[start].start() : where[start + in_a_row - 1].end()]
+    return ""
+
+
+def _nearly(turn: Turn, prompt: _Prompt, near: int, of_rules: int, after_cue: int) -> str:
+    """Where stretches of telling words that stand so in the prompt add up, or ""."""
+    said, all_stems = words(turn.text)[:_WORDS], stems(turn.text)
+    if len(prompt.telling.intersection(all_stems)) < 3:
+        return ""
+    told = [one for word, one in zip(said, all_stems, strict=False) if word not in prompt.function]
+    hits = [n for n in range(len(told) - 2) if _in_a_row(told[n : n + 3]) in prompt.told]
+    hits = [n for n in hits if (told[n], told[n + 1], told[n + 2]) not in prompt.sayable]
+    if not hits:
+        return ""
+    at = [n for n, word in enumerate(said) if word not in prompt.function]
+    asked = _grams([turn.line[:_INDEXED]], prompt.function)
+    hits = [n for n in hits if (told[n], told[n + 1], told[n + 2]) not in asked]
+    recited = {n + more for n in hits for more in range(3)}
+    of_rule = {n + more for n in hits if (told[n], told[n + 1], told[n + 2]) in prompt.rules for more in range(3)}
+    cued = len(of_rule) >= after_cue and not prompt.cues.isdisjoint(said[: at[min(of_rule)]])
+    if cued or len(of_rule) >= of_rules or len(recited) >= near:
+        first = min(recited)
+        where = spans(turn.text)
+        return turn.text[where[at[first]].start() : where[at[max(recited)]].end()]
+    return ""

@@ -1,0 +1,192 @@
+"""Whether a reply is what another NPC of the run says."""
+
+from array import array
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.records import Score
+from pipeline.scorers.pieces import (
+    READ,
+    SOLID_SCALE,
+    Hashes,
+    everyday_english,
+    hashed,
+    keys_of,
+    pieces_of,
+    places_of,
+    runs_of,
+    stretches_of,
+)
+
+if TYPE_CHECKING:
+    from pipeline.scorers import Said
+
+
+class OwnWords:
+    """1 unless most of a reply, or a stretch of `words` words, is what another persona of the run says, but for a word or
+    two.
+
+    What two say belongs to the one that says it more often, of equals to the one that came first: a catchword that another
+    one catches stays its own. On purpose pass: stretches of everyday English (under three words in them tell), what the
+    player just said, and, up to twice `words`, what `everybody` says (so many personas: the run's stock phrases, which are
+    `overused`) and what is not in the language of `data/lexicons/common_phrases.txt`. A very long run is compared with its
+    first 400,000 replies or so.
+    """
+
+    def __init__(self, *, words: int = 7, everybody: int = 4) -> None:
+        self._words, self._everybody = words, everybody
+        self._everyday = everyday_english()
+        self._personas: dict[str, int] = {}
+        self._names: list[str] = []
+        self._speakers, self._texts = array("i"), array("q")  # of each reply: who, and a hash of it
+        self._heard, self._ends = array("Q"), array("q")  # words not yet taken, and where each reply ends
+        self._rows: list[tuple[Hashes, npt.NDArray[np.int32]]] = []  # runs of words, each with the number of the reply
+        self._remembered = 0
+        self._shared: _Shared | None = None
+        self._suspects: set[int] = set()
+
+    def add(self, said: "Said") -> None:
+        speaker = self._personas.setdefault(said.persona_id, len(self._personas))
+        self._shared = None
+        if self._remembered >= _REMEMBERED:
+            self._suspects.add(hash(said))
+            return
+        self._speakers.append(speaker)
+        self._texts.append(hash(said))
+        self._heard.extend(map(hashed, pieces_of(said.text)[0][:READ]))
+        self._ends.append(len(self._heard))
+        if len(self._heard) >= _BATCH:
+            self._take()
+
+    def score(self, said: "Said") -> Score:
+        if len(self._personas) < 2:
+            return Score(None, "only one persona speaks")
+        if self._shared is None:
+            self._shared = self._share()
+        if not said.text:
+            return Score(None, "nothing was said")
+        if hash(said) not in self._suspects:
+            return _NEW
+        pieces, solid = pieces_of(said.text)
+        pieces, scale = pieces[:READ], SOLID_SCALE if solid else 1
+        least = self._words * scale
+        if len(pieces) < max(least, _RUN):
+            return _NEW
+        keys = keys_of(np.fromiter(map(hashed, pieces), np.uint64, len(pieces)), _RUN)
+        at = self._shared.keys.searchsorted(keys)
+        others = (self._shared.keys[at] == keys) & (self._shared.owners[at] != self._personas.get(said.persona_id, -1))
+        rare = others & (self._shared.speakers[at] < self._everybody)
+        owners = self._shared.owners[at]
+        # Of another language we do not know what everybody says.
+        first = [(rare, least)] if self._everyday.knows(pieces) else []
+        for hits, enough in (*first, (others, 2 * least)):
+            found = self._taken(said, pieces, hits.tolist(), owners.tolist(), enough, solid)
+            if found is not None:
+                return found
+        return _NEW
+
+    def _taken(
+        self, said: "Said", pieces: tuple[str, ...], hits: list[bool], owners: list[int], enough: int, solid: bool
+    ) -> Score | None:
+        stretches = stretches_of(hits, _RUN, gap=_CHANGED)
+        if not stretches:
+            return None
+        asked = runs_of(said.line)
+        counts = [
+            not any(pieces[a : a + 3] in asked for a in range(max(0, at - 2), at + 1)) for at in range(len(pieces))
+        ]
+        telling = [counts[at] * (1.0 if solid else self._everyday.tells(word)) for at, word in enumerate(pieces)]
+        stretches = [
+            (a, b)
+            for a, b in stretches
+            if sum(telling[a:b]) >= _TELLING and _of_one(owners[a : b - _RUN + 1], hits[a : b - _RUN + 1])
+        ]
+        taken = sum(sum(counts[a:b]) for a, b in stretches)
+        longest = max(stretches, key=lambda stretch: stretch[1] - stretch[0], default=(0, 0))
+        if sum(counts[slice(*longest)]) < enough and (taken < enough or 2 * taken <= len(pieces)):
+            return None
+        start, end = longest
+        owner = Counter(
+            owner for owner, hit in zip(owners[start:end], hits[start:end], strict=False) if hit
+        ).most_common(1)
+        name = self._names[owner[0][0]]
+        where = places_of(said.text)
+        return Score(0.0, f"what {name} says", said.text[where[start][0] : where[end - 1][1]][:120])
+
+    def _take(self) -> None:
+        """Turn what was heard into runs of words."""
+        heard, ends = np.array(self._heard, np.uint64), np.array(self._ends)
+        self._heard, self._ends = array("Q"), array("q")
+        reply = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))[: max(0, len(heard) - _RUN + 1)]
+        whole = np.arange(len(reply)) + _RUN <= ends[reply]
+        numbers = (reply[whole] + len(self._speakers) - len(ends)).astype(np.int32)
+        self._rows.append((keys_of(heard, _RUN)[whole], numbers))
+        self._remembered += len(numbers)
+
+    def _share(self) -> "_Shared":
+        """What more than one persona says, and whose it is."""
+        self._take()
+        self._names = list(self._personas)
+        self._rows = [
+            (np.concatenate([keys for keys, _ in self._rows]), np.concatenate([who for _, who in self._rows]))
+        ]
+        keys, replies = self._rows[0]
+        if not len(keys):
+            return _Shared(_END, np.array([-1]), np.array([0]))
+        who = np.array(self._speakers)[replies]
+        came = np.argsort(keys, kind="stable")
+        same = keys[came][1:] == keys[came][:-1]
+        came = again = came[np.append(same, False) | np.append(False, same)]  # the others are said once
+        # Once a key and persona, where it came first, with the number of times.
+        came = came[np.lexsort((came, who[came], keys[came]))]
+        first = _first(keys[came], who[came])
+        times = np.diff(first, append=len(came))
+        came = came[first]
+        # Once a key, by the persona that says it most; of equals the one that came first.
+        order = np.lexsort((came, -times, keys[came]))
+        came = came[order]
+        first = _first(keys[came])
+        speakers = np.diff(first, append=len(came))
+        own = came[first[speakers > 1]]
+        shared = _Shared(np.append(keys[own], _END), np.append(who[own], -1), np.append(speakers[speakers > 1], 0))
+        at = shared.keys.searchsorted(keys[again])
+        others = (shared.keys[at] == keys[again]) & (shared.owners[at] != who[again])
+        # Only these can score less than 1: they are few, and all others need no second look.
+        self._suspects |= {self._texts[number] for number in np.unique(replies[again[others]])}
+        return shared
+
+
+def _first(*columns: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    """Where in sorted rows another value begins."""
+    differs = np.zeros(max(0, len(columns[0]) - 1), bool)
+    for column in columns:
+        differs |= column[1:] != column[:-1]
+    return np.flatnonzero(np.append(True, differs)) if len(columns[0]) else np.zeros(0, np.int64)
+
+
+class _Shared(NamedTuple):
+    """Runs of words that several personas say, in order, with an end that is none; whose each is, and of how many."""
+
+    keys: Hashes
+    owners: npt.NDArray[np.int64]
+    speakers: npt.NDArray[np.int64]
+
+
+_RUN = 5  # words in a row that are looked up; in a stretch that a word or two has changed, such runs are left
+_CHANGED = 2  # words between two runs of the same stretch
+_TELLING = (
+    3  # words that are not everyday English (those in everybody's mouth are half one), in a stretch that is somebody's
+)
+_BATCH = 1 << 16
+_REMEMBERED = 1 << 23  # runs of words: 100 MB, 400,000 replies of 25 words
+_END = np.array([0xFFFF_FFFF_FFFF_FFFF], np.uint64)
+_NEW = Score(1.0)
+
+
+def _of_one(owners: list[int], hits: list[bool]) -> bool:
+    """Whether most of a stretch is the same persona's, not put together from what many say."""
+    theirs = Counter(owner for owner, hit in zip(owners, hits, strict=False) if hit)
+    return 2 * max(theirs.values()) >= sum(theirs.values())
