@@ -8,12 +8,10 @@ Nothing in these tables depends on when or how fast a reply came: the same answe
 `replies.parquet` and on the card.
 """
 
-import os
 import shutil
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -31,7 +29,7 @@ from pipeline.personas.load import read_personas
 from pipeline.plan import CONTRAST
 from pipeline.produce import Produced, Steps, exhaust
 from pipeline.records import Turn
-from pipeline.runfolder import RunFolder
+from pipeline.runfolder import RunFolder, replace_folder, restore_folder
 from pipeline.scored import Load, Scored
 from pipeline.splits import Splitter, splitter
 from pipeline.templates import TemplateFailed, Templates
@@ -123,7 +121,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     made = Made(
         asked=produced.count.items, at_a_time=produced.target.at_a_time, price=config.price, training=training.name
     )
-    _restore(folder.dataset)
+    restore_folder(folder.dataset)
     before = Before(folder.dataset)
     split, note = _splitter(folder, config.split_by, produced.count.personas)
     made.split_by = split.by
@@ -171,7 +169,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     made.changes = changes(before, candidates, made_by)
     (aside / "curation.yaml").write_text(yaml.safe_dump(made_by, sort_keys=False, allow_unicode=True), "utf-8")
     write_card(aside, produced, made.summary(), made.words)
-    _replace(folder.dataset, aside)
+    replace_folder(folder.dataset, aside)
     return made
 
 
@@ -230,19 +228,3 @@ def _example(candidates: Candidates, place: int, drop: Drop) -> str:
 def one_line(text: str) -> str:
     """The summary is shown in terminals, also as JSON: nothing in it that they would obey."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _restore(final: Path) -> None:
-    """Killed between the two renames of `_replace`, it stands beside its place."""
-    old = final.with_name(f".{final.name}.old")
-    if old.exists() and not final.exists():
-        os.replace(old, final)
-
-
-def _replace(final: Path, aside: Path) -> None:
-    old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        os.replace(final, old)
-    os.replace(aside, final)
-    shutil.rmtree(old, ignore_errors=True)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.runfolder import replace_folder
 from pipeline.splits import SPLITS, TRAIN
 
 FORMATS = ("trl", "axolotl", "llamafactory", "sharegpt")
@@ -90,7 +91,7 @@ def export(run_folder: Path, format: str, out: Path | None = None) -> ExportResu
             why = {reason for reasons in result.skipped.values() for reason in reasons} or {"the tables are empty"}
             raise ConfigError(f"{dataset}: no row that {format} can hold ({'; '.join(sorted(why))}).")
         _write_settings(aside, kinds, result)
-        _replace(final, aside)
+        replace_folder(final, aside)
     except OSError as exc:
         raise ConfigError(f"{out}: cannot be written: {exc.strerror or exc}. Take another folder with --out.") from exc
     finally:
@@ -382,12 +383,3 @@ def _check_ours(folder: Path, shown: Path) -> None:
             f"{shown}: also holds {strange[0]!r}, which the export did not write and would delete. Move it, or take "
             "another --out."
         )
-
-
-def _replace(final: Path, aside: Path) -> None:
-    old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        os.replace(final, old)
-    os.replace(aside, final)
-    shutil.rmtree(old, ignore_errors=True)

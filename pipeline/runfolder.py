@@ -131,6 +131,23 @@ class RunFolder:
         return results if isinstance(results, dict) else {}
 
 
+def replace_folder(final: Path, aside: Path) -> None:
+    """Put `aside` in the place of `final`. Killed between the two renames, the old one stands as .NAME.old beside its place:
+    `restore_folder`."""
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(aside, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folder(final: Path) -> None:
+    old = final.with_name(f".{final.name}.old")
+    if old.exists() and not final.exists():
+        os.replace(old, final)
+
+
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 

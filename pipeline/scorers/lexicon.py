@@ -9,8 +9,8 @@ The working directory's own `data/lexicons/NAME.txt` stands for the one that shi
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -70,3 +70,20 @@ def any_of(phrases: Iterable[str]) -> str:
     """A pattern for any of these literals, the longest that fits first, up to the end of its last word."""
     longest_first = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
     return "(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)" if longest_first else r"(?!)"
+
+
+class Lazily:
+    """A pattern of one persona's words, compiled when a reply gives reason to look: for most personas none does."""
+
+    def __init__(self, pattern: str, flags: int = 0) -> None:
+        self._pattern, self._flags = pattern, flags
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self._pattern, self._flags)
+
+    def search(self, text: str) -> re.Match[str] | None:
+        return self._compiled.search(text)
+
+    def finditer(self, text: str) -> Iterator[re.Match[str]]:
+        return self._compiled.finditer(text)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from pipeline.scorers.lexicon import any_of, lexicon
+from pipeline.scorers.lexicon import Lazily, any_of, lexicon
 from pipeline.scorers.words import plain, words
 
 _ALIAS = re.compile(
@@ -26,12 +26,12 @@ class Role(NamedTuple):
     others: frozenset[str]  # names of people it knows, in lower case
     known: frozenset[str]  # occupations of people it knows
     places: frozenset[str]  # every capitalised word of its world
-    addressed: re.Pattern[str]
+    addressed: Lazily
     trades: frozenset[str]  # words of its trade
-    hailed: re.Pattern[str]  # its trade as an address
-    sought: re.Pattern[str]  # its trade, asked for
+    hailed: Lazily  # its trade as an address
+    sought: Lazily  # its trade, asked for
     home: str  # a word: gatehouse
-    at_yours: re.Pattern[str]
+    at_yours: Lazily
 
 
 Fields = tuple[str, ...]
@@ -109,23 +109,23 @@ def _role(
         others=frozenset(_people(others)) - own,
         known=frozenset(word for word in lists.occupations if has_word(word, known) and not has_word(word, about)),
         places=frozenset(found.casefold() for found in capitals(f"{around}\n{others}\n{itself}")),
-        addressed=re.compile(
+        addressed=Lazily(
             rf"(?P<greets>(?:\A|(?<=[.!?…\n*\"”)] )|(?<=\n))(?i:{lists.greetings}),?(?: (?:there|again|to you),?)?"
             rf" {title}(?:{either}))(?=[.,!?…;]|\Z|\n)"
             rf"|(?P<first>(?:\A|(?<=[.!?…\n*\"”] )|(?<=\n)){title}(?:{either})),\s"
             rf"|(?P<last>, {title}(?:{either}))(?=[.!?…;]|\Z|, )"
         ),
         trades=frozenset(word for one in trades for word in words(one)),
-        hailed=re.compile(
+        hailed=Lazily(
             rf"(?:\A|(?<=[.!?\"] ))(?:good|dear|kind|noble|wise|great|honou?red|o|sir|master|mistress) (?:sir |master |mistress )?"
             rf"{trade_words}(?=,)|, (?:good |dear |kind |master )?{trade_words}(?=[.!?;,]|\Z)"
         ),
-        sought=re.compile(
+        sought=Lazily(
             rf"(?<!\w){lists.hires} (?:the|an?) (?:[\w-]+ )?{trade_words}"
             rf"|(?<!\w)is (?:the|your) {trade_words} (?:about|here|in|around|home|available)(?!\w)"
         ),
         home=_house(home),
-        at_yours=re.compile(rf"\b(?:your|thy) {re.escape(_house(home))}\b", re.IGNORECASE),
+        at_yours=Lazily(rf"\b(?:your|thy) {re.escape(_house(home))}\b", re.IGNORECASE),
     )
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from pipeline.records import Score, Turn
-from pipeline.scorers.lexicon import any_of, lexicon, working_folder
+from pipeline.scorers.lexicon import Lazily, any_of, lexicon, working_folder
 from pipeline.scorers.words import words
 
 _GOOD = Score(1.0)
@@ -119,10 +119,10 @@ def no_player_speech(turn: Turn) -> Score:
 
 class _Player(NamedTuple):
     key: str  # a word that is there whenever the name is
-    label: re.Pattern[str]  # a line with the name in front
-    script: re.Pattern[str]  # both parts in one line: Me: ... You: ...
-    staged: re.Pattern[str]  # *Kaela nods*
-    plainly: re.Pattern[str]  # Kaela nods.
+    label: Lazily  # a line with the name in front
+    script: Lazily  # both parts in one line: Me: ... You: ...
+    staged: Lazily  # *Kaela nods*
+    plainly: Lazily  # Kaela nods.
 
 
 class _Acts(NamedTuple):
@@ -188,17 +188,17 @@ def _player(name: str, npc: str, folder: str) -> _Player:
     sentence = rf"(?:\A|(?<=[.!?…\n] )|(?<=\n)){either} (?:\w+ly )?{_acts(folder).of_others}[^.!?\n]{{0,100}}"
     return _Player(
         key=(words(name) or ("",))[0],
-        label=re.compile(
+        label=Lazily(
             rf"{begins}(?:{either}|player|user|human)[*_\])>]{{0,4}}[^\S\n]{{0,2}}[:：]"
             rf"|^> ?you:|^\s?\*\*you(?:\*\*:|:\*\*)|^\[(?:{either}|player|user|you)\](?= \S)",
             re.IGNORECASE | re.MULTILINE,
         ),
-        script=re.compile(rf"{me}.{{1,300}}?{you}|{you}.{{1,300}}?{me}", re.IGNORECASE | re.MULTILINE | re.DOTALL),
-        staged=re.compile(
+        script=Lazily(rf"{me}.{{1,300}}?{you}|{you}.{{1,300}}?{me}", re.IGNORECASE | re.MULTILINE | re.DOTALL),
+        staged=Lazily(
             rf"(?:[*_(\[]|(?:\A|(?<=\n))[^\S\n]{{0,3}}>)[^\S\n]{{0,2}}(?:the )?{either} {verb}[^*\n]{{0,100}}",
             re.IGNORECASE,
         ),
-        plainly=re.compile(sentence if nobody_else else "(?!)"),
+        plainly=Lazily(sentence if nobody_else else "(?!)"),
     )
 
 

@@ -190,15 +190,14 @@ class Voice:
         own = len(marks) * loss + sum([gains[mark] for mark in marks if mark in gains])
         rows = self._rows
         known = [rows[mark] for mark in marks if mark in rows]
-        others = np.add.reduce(self._gains.take(known, 0), 0)
-        others += len(marks) * self._losses
+        others = np.add.reduce(self._gains.take(known, 0), 0) + len(marks) * self._losses
         if (number := self._ids.get(turn.item.npc.id)) is not None:
             others[number] = -np.inf
         most = int(others.argmax()) if len(others) else 0
         if not len(others) or (highest := float(others[most])) == -inf:
             return Score(None, "nobody to compare with")
-        others -= highest
-        anybody = highest + log(float(np.add.reduce(np.exp(others, others))) / (len(others) - (number is not None)))
+        # All of them together have no better a chance than the likeliest among so many: Bonferroni's bound.
+        anybody = highest - log(len(others) - (number is not None)) / 2
         value = 1 / (1 + exp(max(-50.0, min(50.0, (anybody - own) / _TEMPER))))
         if value >= _OWN_ENOUGH:
             return Score(value)
