@@ -505,7 +505,7 @@ def test_the_deadline_ends_an_attempt_and_it_is_on_record(answer, body):
     assert 0.25 < time.perf_counter() - start < 1.5
     assert type(error) is TimedOut and "within 0.3 s" in str(error) and "--timeout" in str(error)
     assert "cut off" in attempt.error and attempt.body == body and not attempt.final
-    assert attempt.timing.e2e == pytest.approx(0.3, abs=0.15)
+    assert 0 < attempt.timing.e2e < 0.45  # a busy machine may have taken its time to connect
 
 
 def test_a_context_overflow_inside_a_200_is_no_reply_and_is_not_asked_again():
