@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.client import LLMClient
     from pipeline.errors import BadReply, ConfigError, PipelineError, Refused, ServerError, Unreachable
-    from pipeline.records import Completion, GenerateConfig, Message, Request
+    from pipeline.records import Completion, GenerateConfig, Message, Request, Score, Turn
     from pipeline.runs import Run, load_run
 
 _HOME = {
@@ -23,6 +23,8 @@ _HOME = {
     "GenerateConfig": "records",
     "Message": "records",
     "Request": "records",
+    "Score": "records",
+    "Turn": "records",
     "Run": "runs",
     "load_run": "runs",
 }
@@ -38,7 +40,9 @@ __all__ = [
     "Refused",
     "Request",
     "Run",
+    "Score",
     "ServerError",
+    "Turn",
     "Unreachable",
     "load_run",
 ]

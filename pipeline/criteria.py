@@ -31,9 +31,12 @@ _FLAW = 0.1
 TRAINING_PROMPT = "training_prompt"  # stands in the criteria of a dataset, too, and is no criterion
 _PASSING = {"min": 0.5}  # of a user's own scorer that says nothing else
 _SECTIONS = ("duplicates", "selection", "preference")
-_NOT_SCORERS = ("duplicate", "train_prompt", "max_per_prompt", "max_per_persona", "max_per_scenario")  # but filters
+# Filters that are no scorers.
+UNTRAINABLE = "train_prompt"  # of what the training prompt cannot be rendered for
+DUPLICATE = "duplicate"
+LIMITS = ("max_per_prompt", "max_per_persona", "max_per_scenario")
 _LEAST_ALIKE = 0.5  # what dedup.py can tell
-_KINDS = ("siblings", "contrast", "other_persona")
+KINDS = ("siblings", "contrast", "other_persona")
 _WORDS = {"none": None, "on": True, "off": False, "true": True, "false": False}
 
 
@@ -144,7 +147,7 @@ def load_criteria(settings: Sequence[str] = (), own: Sequence[str] = ()) -> Crit
             continue
         function = own_scorer(spec)
         name = function.__name__
-        if name in filters or name in (*_SECTIONS, *_NOT_SCORERS):
+        if name in filters or name in (*_SECTIONS, UNTRAINABLE, DUPLICATE, *LIMITS):
             raise ConfigError(f"--scorer {spec}: there is a {name} already. Give the function another name.")
         functions[name] = function
         filters[name] = dict(_PASSING)
@@ -181,7 +184,7 @@ def load_criteria(settings: Sequence[str] = (), own: Sequence[str] = ()) -> Crit
                 **{key: _count(value, f"selection.{key}") for key, value in table["selection"].items()}
             ),
             preference=Preference(
-                **{kind: _switch(table["preference"][kind], f"preference.{kind}") for kind in _KINDS},
+                **{kind: _switch(table["preference"][kind], f"preference.{kind}") for kind in KINDS},
                 margin=_share(table["preference"]["margin"], "preference.margin"),
             ),
             written=table,

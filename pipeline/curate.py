@@ -16,13 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.criteria import Bounds, Criteria
+from pipeline.criteria import DUPLICATE, LIMITS, Bounds, Criteria
 from pipeline.dedup import NearDuplicates
 from pipeline.records import Score, Turn
 from pipeline.splits import TRAIN
-
-DUPLICATE = "duplicate"
-LIMITS = ("max_per_prompt", "max_per_persona", "max_per_scenario")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from pipeline.autolimit import Change
 from pipeline.card import write_card
 from pipeline.changes import Before, Changes, changes
 from pipeline.configs import Waiting
-from pipeline.criteria import TRAINING_PROMPT, Criteria, load_criteria
-from pipeline.curate import DUPLICATE, LIMITS, Candidates, Curator, Drop
+from pipeline.criteria import DUPLICATE, LIMITS, TRAINING_PROMPT, UNTRAINABLE, Criteria, load_criteria
+from pipeline.curate import Candidates, Curator, Drop
 from pipeline.diversity import Diversity, diversity
 from pipeline.latency import quantile
 from pipeline.pairs import pairs
@@ -31,11 +31,9 @@ from pipeline.produce import Produced, Steps, exhaust
 from pipeline.records import Turn
 from pipeline.runfolder import RunFolder, replace_folder, restore_folder
 from pipeline.scored import Load, Scored
-from pipeline.splits import Splitter, splitter
+from pipeline.splits import SPLITS, Splitter, splitter
 from pipeline.templates import TemplateFailed, Templates
 from pipeline.training import TrainingPrompt
-
-UNTRAINABLE = "train_prompt"  # the filter of what the training prompt cannot be rendered for
 
 
 @dataclass(slots=True)
@@ -192,7 +190,7 @@ def _tell(made: Made, candidates: Candidates, criteria: Criteria, tokens: "array
             texts = personas.setdefault(candidates.personas[place], [])
             texts.append((candidates.item_ids[place], candidates.texts[place]))
     made.by_persona = {persona: diversity(texts) for persona, texts in personas.items()}
-    empty = [name for name in ("train", "test_known_npcs", "test_new_npcs") if name not in made.configs.get("sft", {})]
+    empty = [name for name in SPLITS if name not in made.configs.get("sft", {})]
     if made.kept and empty:
         made.notes.append(f"no rows for {' and '.join(empty)}: left out")
 

@@ -20,7 +20,6 @@ from pipeline.curate import Candidates
 from pipeline.dedup import heard, shingles, similarity
 from pipeline.records import digest
 
-KINDS = ("siblings", "contrast", "other_persona")
 ALIKE = 0.5  # replies that are so similar (Jaccard) teach no difference
 _DRAWN = 4  # replies of other personas that are looked at, before a prompt goes without one
 

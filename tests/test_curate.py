@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.criteria import Criteria, load_criteria
-from pipeline.curate import DUPLICATE, LIMITS, Candidates, Curator, Drop
+from pipeline.criteria import DUPLICATE, LIMITS, Criteria, load_criteria
+from pipeline.curate import Candidates, Curator, Drop
 from pipeline.records import Completion, Item, Score, Turn
 from pipeline.splits import KNOWN, NEW, TRAIN
 

@@ -22,9 +22,7 @@ from fakes import FakeServer
 
 from pipeline import ConfigError, load_run
 from pipeline.cli import cli, main
-from pipeline.criteria import load_criteria
-from pipeline.curate import DUPLICATE, LIMITS
-from pipeline.pairs import KINDS
+from pipeline.criteria import DUPLICATE, KINDS, LIMITS, load_criteria
 from pipeline.resources import shipped
 from pipeline.splits import SPLITS, TRAIN
 

@@ -114,8 +114,7 @@ def test_the_file_tree_has_every_module():
 
 
 def test_every_filter_is_explained():
-    from pipeline.criteria import load_criteria
-    from pipeline.curate import DUPLICATE, LIMITS
+    from pipeline.criteria import DUPLICATE, LIMITS, load_criteria
 
     assert all(f"`{name}`" in README for name in (*load_criteria().filters, DUPLICATE, *LIMITS))
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.criteria import load_criteria
+from pipeline.criteria import KINDS, load_criteria
 from pipeline.curate import Candidates, Drop
 from pipeline.dedup import heard, shingles, similarity
-from pipeline.pairs import ALIKE, KINDS, Pair, pairs
+from pipeline.pairs import ALIKE, Pair, pairs
 from pipeline.records import digest
 from pipeline.splits import KNOWN, NEW, TRAIN
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import NamedTuple, TypeVar
 
 from pipeline.scorers.lexicon import lexicon, working_folder
-from pipeline.scorers.words import WORD, words
+from pipeline.scorers.words import words
 
 _LONG = 24  # characters; a longer word has no endings that we know, and no place in a cache
 _KEPT = 32_768  # stems
@@ -105,10 +105,9 @@ def of_persona(make: Callable[[SimpleNamespace], T]) -> Callable[[SimpleNamespac
     return of
 
 
-@of_persona
-def own_words(npc: SimpleNamespace) -> frozenset[str]:
-    """Every word that is said of a persona or by it, but for what it hides."""
-    about = (
+def about(npc: SimpleNamespace) -> tuple[str, ...]:
+    """All that is said of a persona or by it, but for what it hides."""
+    fields = (
         npc.name,
         npc.description,
         npc.world,
@@ -119,9 +118,10 @@ def own_words(npc: SimpleNamespace) -> frozenset[str]:
         npc.trade,
         npc.kin,
     )
-    text = "\n".join((*about, npc.wants, npc.greeting, *npc.knows, *npc.examples))
-    return frozenset(_words(text[:_INDEXED]))
+    return (*fields, npc.wants, npc.greeting, *npc.knows, *npc.examples)
 
 
-def _words(text: str) -> list[str]:
-    return [word.replace("’", "'") for word in WORD.findall(text.casefold())]
+@of_persona
+def own_words(npc: SimpleNamespace) -> frozenset[str]:
+    """Every word of that."""
+    return frozenset(words("\n".join(about(npc))[:_INDEXED]))

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import lexicon, working_folder
+from pipeline.scorers.meaning import about
 from pipeline.scorers.words import spans, words
 
 Phrase = tuple[str, ...]
@@ -129,19 +130,7 @@ def _phrases(_where: str) -> Mapping[str, list[tuple[float, int, Phrase]]]:
 
 def _own(turn: Turn) -> str:
     npc = turn.item.npc
-    about = (
-        npc.name,
-        npc.description,
-        npc.world,
-        npc.setting,
-        npc.personality,
-        npc.speech,
-        npc.home,
-        npc.trade,
-        npc.kin,
-    )
-    said = (npc.wants, npc.hides, npc.greeting, turn.item.player, turn.line, *npc.knows, *npc.examples)
-    return f" {' '.join(words(' | '.join((*about, *said))))} "
+    return f" {' '.join(words(' | '.join((*about(npc), npc.hides, turn.item.player, turn.line))))} "
 
 
 class Voice:

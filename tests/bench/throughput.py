@@ -19,8 +19,12 @@ from pathlib import Path
 TESTS = Path(__file__).parent.parent
 SERVER = """
 import asyncio, json, random, sys
-body = json.dumps({"choices": [{"message": {"content": "Rope, tide and lamp, and a bell for the crow."},
-    "finish_reason": "stop"}], "usage": {"prompt_tokens": 9, "completion_tokens": 10}}).encode()
+words = ("rope tide lamp bell crow salt stone bread ember thorn anchor ledger widow harbour winter gate river copper mule candle "
+    "barrel orchard kettle ladder needle saddle window thunder pepper ribbon hammer lantern").split()
+def reply():  # not the same to everybody: what a whole run repeats is dropped
+    said = " ".join(dice.choice(words) for _ in range(9)).capitalize() + "."
+    return json.dumps({"choices": [{"message": {"content": said}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 10}}).encode()
 models = b'{"object": "list", "data": [{"id": "bench"}]}'
 mean, dice = float(sys.argv[1]), random.Random(1)
 def answer(content):
@@ -33,7 +37,7 @@ async def serve(reader, writer):
             await reader.readexactly(length)
             if length and mean:
                 await asyncio.sleep(mean * dice.lognormvariate(0, 0.5))
-            writer.write(answer(body if length else models))
+            writer.write(answer(reply() if length else models))
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 async def main():
