@@ -2,7 +2,8 @@
 
 Heavy imports live inside the functions that need them: `pipeline --help` loads click and nothing else of weight.
 
-Exit codes: 0 done, 1 nothing was kept, 2 wrong usage or no server, 3 incomplete (the same command goes on), 130 interrupted.
+Exit codes: 0 done, 1 nothing was kept or a gate failed, 2 wrong usage or no server, 3 incomplete (the same command goes on) or
+inconclusive, 130 interrupted.
 """
 
 import json
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from pipeline.configure import configure, curation_settings, only, own_scorers, server_options
+from pipeline.configure import configure, curation_settings, given, only, own_scorers, server_options
 from pipeline.errors import ConfigError, PipelineError, RunStopped
-from pipeline.options import QUIET, SCORING, TO_A_SERVER, TRAINING, run_options, with_options
+from pipeline.options import GATING, QUIET, SCORING, TO_A_SERVER, TRAINING, run_options, with_options
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -61,22 +62,50 @@ def generate(**options: Any) -> None:
 
 @cli.command(name="eval")
 @click.argument("run", required=False, metavar="[RUN]")
-@click.option("--suite", default="quick", show_default=True, help="Personas and scenarios that generate never uses.")
+@click.option(
+    "--suite", default="quick", show_default=True, metavar="NAME|FOLDER",
+    help="What is asked: quick, npc, adversarial, or a folder of your own. generate never uses it.",
+)  # fmt: skip
+@click.option(
+    "--from", "from_run", metavar="RUN", help="Ask what the dataset of this RUN holds out, instead of a suite."
+)
+@click.option(
+    "--arm", "arms", multiple=True, metavar="NAME:KEY=VALUE,...",
+    help="One of several to compare, over the same items: base:, warm:temperature=1, tuned:lora=FILE.gguf. "
+    "KEY is an option's name.",
+)  # fmt: skip
 @run_options(per_persona=4, auto=False)
-@with_options(*SCORING)
-def evaluate(run: str | None, suite: str, **options: Any) -> None:
-    """Score a model on a suite, with intervals and latencies; or score an existing RUN, without asking any server."""
-    from pipeline.evaluation import evaluating
-    from pipeline.summary import evaluated
+@with_options(*SCORING, *GATING)
+def evaluate(run: str | None, **options: Any) -> None:
+    """Score a model on a suite, with intervals and latencies; compare several; or score an existing RUN, without asking any
+    server.
+
+    Exits with 1 if a gate fails, and with 3 if a gate cannot be decided.
+    """
+    from pipeline.eval_arms import arms_asked_for, evaluate_arms, rescore
+    from pipeline.evaluation.evaluate import evaluating
+    from pipeline.evaluation.gates import EXIT_CODES, overall
+    from pipeline.evaluation.github import step_summary
+    from pipeline.evaluation.text import evaluated
+    from pipeline.runfolder import RunFolder
 
     def tell(produced: "Produced", summary: dict[str, Any]) -> tuple[dict[str, Any], str, int]:
         text = evaluated(summary, produced.folder.path, demo=produced.target.demo)
-        return summary, text, 0 if summary["answered"] else 1
+        step_summary(summary, produced.folder.path)
+        code = EXIT_CODES[overall(summary["gates"])]
+        return summary, text, code if summary["answered"] else 1
 
     if run is not None:
-        only(("run", "settings", "scorers", "quiet", "as_json"), "a RUN is scored as it is")
-        _reread("eval", Path(run), options, {}, evaluating, tell)
-    config, folder = configure("eval", options, stream=True, suite=suite)
+        only(
+            ("run", "settings", "scorers", "gates", "thinking_timeout", "quiet", "as_json"), "a RUN is scored as it is"
+        )
+        changed = {"thinking_timeout": options["thinking_timeout"]} if "thinking_timeout" in given() else {}
+        if "arms" in RunFolder(Path(run)).manifest():
+            rescore(RunFolder(Path(run)), options, changed)
+        _reread("eval", Path(run), options, changed, evaluating, tell)
+    if arms := arms_asked_for(options):
+        evaluate_arms(*arms, options)
+    config, folder = configure("eval", options, stream=True)
     if options["dry_run"]:
         return _dry_run(config, options)
     _run(config, folder, options, evaluating, tell)
@@ -290,6 +319,7 @@ def _reread(
             config,
             settings=(*config.settings, *curation_settings(options)),
             scorers=tuple(dict.fromkeys((*config.scorers, *own_scorers(options)))),
+            gates=tuple(dict.fromkeys((*config.gates, *options.get("gates", ())))),
             **{name: value for name, value in given.items() if value is not None},
         )
         with closing(produced.journal):

@@ -72,6 +72,7 @@ class RunConfig:
     dialect: str = "auto"
     model: str | None = None
     model_path: str | None = None
+    lora: str | None = None  # an adapter for the embedded model
     prompts: str | None = None
     template: str = "npc/default"
     samples: int = 1
@@ -103,6 +104,10 @@ class RunConfig:
     train_prompt: str | None = None  # a template; None: the prompt as it was sent
     train_format: str | None = None  # a text format; None: messages
     train_system: str | None = None  # keep, merge or drop; None: as it was sent
+    held_out: str = ""  # by what a run's test split is held out; only that is asked
+    gates: tuple[str, ...] = ()  # as given to --gate
+    thinking_timeout: float = 2.0  # seconds after which a game shows that its NPC is thinking
+    selected_on: tuple[str, ...] = ()  # scores that chose what the model was trained on
 
     headers: Mapping[str, str] | None = field(default=None, repr=False)  # from LLM_HEADERS: may hold a key
 
@@ -112,6 +117,7 @@ class RunConfig:
         *("concurrency", "timeout", "insecure", "limit", "price", "max_cost"),
         *("requests_per_minute", "tokens_per_minute", "key_variable"),
         *("contrast", "settings", "scorers", "train_prompt", "train_format", "train_system"),
+        *("gates", "thinking_timeout", "selected_on"),
     )
 
     def fingerprint(self) -> dict[str, Any]:

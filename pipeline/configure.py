@@ -1,6 +1,9 @@
 """From what stands on the command line to the configuration of a run: options, pipeline.toml, LLM_* and a run's own manifest."""
 
 import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +13,13 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
+    from pipeline.evaluation.arms import Arms
 
 RUNS = Path("runs")
 
 
-def configure(command: str, options: dict[str, Any], *, stream: bool, suite: str = "") -> tuple["RunConfig", Path]:
+def configure(command: str, options: dict[str, Any], *, stream: bool) -> tuple["RunConfig", Path]:
+    """The configuration of a run, and its folder."""
     from dataclasses import replace
 
     from pipeline.config import RunConfig
@@ -24,13 +29,6 @@ def configure(command: str, options: dict[str, Any], *, stream: bool, suite: str
     if options["resume"] is not None:
         return _resumed(command, options)
     here = shipped("data")
-    if suite:
-        here = Path(suite) if Path(suite).is_dir() else here / "suites" / suite
-        if not here.is_dir():
-            known = ", ".join(sorted(p.name for p in (shipped("data") / "suites").iterdir() if p.is_dir()))
-            raise ConfigError(
-                f"--suite {suite}: no such suite. There are: {known}; or give a folder with personas/ and scenarios/."
-            )
     config = RunConfig(
         command=command,
         personas=options["personas"] or str(here / "personas"),
@@ -44,35 +42,185 @@ def configure(command: str, options: dict[str, Any], *, stream: bool, suite: str
         train_format=options.get("train_format"),
         **{name: options[name] for name in _PASSED_ON} | server_options(options),
     )
+    if command == "eval":
+        config = replace(_of_evaluation(config, options), concurrency=config.concurrency or 1)
     _check(config)
-    if command == "eval" and config.concurrency is None:
-        config = replace(config, concurrency=1)
     name = f"{command}-{digest(config.fingerprint())[:8]}"
     return config, Path(options["out"]) if options["out"] else RUNS / name
 
 
+def _of_evaluation(config: "RunConfig", options: dict[str, Any]) -> "RunConfig":
+    """With the personas and scenarios of a suite, or those that a run holds out; what is given goes before."""
+    from dataclasses import replace
+
+    from pipeline.evaluation.suite import read_suite
+
+    config = replace(config, gates=options["gates"], thinking_timeout=options["thinking_timeout"])
+    written = given()
+    if options["from_run"] is not None:
+        if both := written & {"suite", "personas", "scenarios"}:
+            raise click.UsageError(f"--from takes the personas and scenarios of its run: no --{min(both)} beside it.")
+        return _held_out(config, Path(options["from_run"]))
+    suite = read_suite(options["suite"])
+    return replace(
+        config,
+        personas=options["personas"] or suite.personas,
+        scenarios=options["scenarios"] or suite.scenarios,
+        per_persona=config.per_persona if "per_persona" in written else suite.per_persona,
+        samples=config.samples if "samples" in written else suite.repeats,
+        settings=(*suite.settings, *config.settings),
+        scorers=tuple(dict.fromkeys((*suite.own, *config.scorers))),
+        gates=(*suite.gates, *config.gates),
+    )
+
+
+def _held_out(config: "RunConfig", path: Path) -> "RunConfig":
+    """What the dataset of a run holds out for tests."""
+    from dataclasses import replace
+
+    from pipeline.runfolder import RunFolder
+
+    folder = RunFolder(path)
+    by = folder.results_of("generate").get("split_by")
+    if folder.manifest().get("command") != "generate" or by is None:
+        raise ConfigError(
+            f"--from {path}: no finished run of pipeline generate: it is its dataset that holds out tests."
+        )
+    return replace(
+        config,
+        personas=str(folder.inputs.personas),
+        scenarios=str(folder.inputs.scenarios),
+        held_out=by,
+        selected_on=selected_on(path),
+    )
+
+
+def selected_on(run: Path) -> tuple[str, ...]:
+    """The scores that chose what a run's dataset has for training: evidence of nothing for a model that was trained on it."""
+    from pipeline.criteria import load_criteria
+    from pipeline.runfolder import RunFolder
+
+    asked = RunFolder(run).manifest().get("asked", {})
+    return tuple(load_criteria(asked.get("settings") or (), asked.get("scorers") or ()).filters)
+
+
+def configure_arms(options: dict[str, Any]) -> tuple["Arms", Path]:
+    """`--arm NAME:KEY=VALUE,...`: a configuration for each, over the same items and seeds. KEY is the name of an option."""
+    from dataclasses import replace
+
+    from pipeline.evaluation.arms import Arms
+    from pipeline.records import digest
+
+    configs: dict[str, RunConfig] = {}
+    gates: tuple[str, ...] = ()
+    for text in options["arms"]:
+        name, _, rest = text.partition(":")
+        if not _ARM_NAME.fullmatch(name):
+            raise click.UsageError(f"--arm {text}: it has to read NAME:KEY=VALUE,KEY=VALUE, as warm:temperature=1.")
+        if name in configs:
+            raise click.UsageError(f"--arm {text}: there is an arm {name} already.")
+        changed, trained_on = _changes(text, [part for part in rest.split(",") if part.strip()])
+        with _also_given(changed):
+            config, _ = configure("eval", options | changed, stream=True)
+        gates = config.gates
+        config = replace(
+            config, gates=(), selected_on=selected_on(Path(trained_on)) if trained_on else config.selected_on
+        )
+        configs[name] = config
+    arms = Arms(configs, gates, options["thinking_timeout"])
+    arms.check()
+    name = f"eval-{digest(*([name, config.fingerprint()] for name, config in configs.items()))[:8]}"
+    return arms, Path(options["out"]) if options["out"] else RUNS / name
+
+
+def resumed_arms(options: dict[str, Any]) -> tuple["Arms", Path] | None:
+    """The arms of the run that --resume means; None if it has none."""
+    from dataclasses import replace
+
+    from pipeline.evaluation.arms import read_arms
+    from pipeline.runfolder import RunFolder
+
+    folder = _unfinished("eval", options)
+    manifest = RunFolder(folder).manifest()
+    if "arms" not in manifest:
+        return None
+    arms = read_arms(RunFolder(folder))
+    if "concurrency" in given():
+        raise ConfigError(f"{folder}: an arm keeps its concurrency, which is what its latencies hold for.")
+    arms = replace(
+        arms,
+        configs={
+            name: replace(_as_before(folder, asked, options), gates=()) for name, asked in manifest["arms"].items()
+        },
+        gates=tuple(dict.fromkeys((*arms.gates, *options["gates"]))),
+        thinking_timeout=options["thinking_timeout"] if "thinking_timeout" in given() else arms.thinking_timeout,
+    )
+    arms.check()
+    return arms, folder
+
+
+def _changes(text: str, parts: list[str]) -> tuple[dict[str, Any], str]:
+    """What an arm does otherwise, as options; and the run whose dataset its model was trained on."""
+    context = click.get_current_context()
+    known = {p.opts[0].removeprefix("--"): p for p in context.command.params if p.name in _OF_AN_ARM}
+    changed: dict[str, Any] = {}
+    trained_on = ""
+    for part in parts:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        key = key.replace("_", "-")
+        if key == _TRAINED_ON and value:
+            trained_on = value
+            continue
+        if not equals or not value or key not in known:
+            raise click.UsageError(
+                f"--arm {text}: {part.strip()!r} is not KEY=VALUE. KEY can be: {', '.join([*known, _TRAINED_ON])}."
+            )
+        param = known[key]
+        try:
+            changed[str(param.name)] = param.type_cast_value(context, value)
+        except click.BadParameter as exc:
+            raise click.UsageError(f"--arm {text}: {key}: {exc.message}") from exc
+    return changed, trained_on
+
+
 def _resumed(command: str, options: dict[str, Any]) -> tuple["RunConfig", Path]:
-    from pipeline.config import LLMSettings, RunConfig
+    from pipeline.runfolder import RunFolder
+
+    folder = _unfinished(command, options)
+    return _as_before(folder, RunFolder(folder).manifest().get("asked") or {}, options), folder
+
+
+def _unfinished(command: str, options: dict[str, Any]) -> Path:
+    """The folder that --resume means."""
+    from pipeline.config import RunConfig
     from pipeline.runfolder import RunFolder, newest_unfinished
 
     only(("resume", *RunConfig.FREE, *_LIMITS, "quiet", "as_json"), "--resume takes the run's own options")
     folder = Path(options["resume"] or newest_unfinished(RUNS, command))
-    manifest = RunFolder(folder).manifest()
-    if manifest.get("command") != command:
-        raise ConfigError(f"{folder}: a run of pipeline {manifest.get('command')}, not of pipeline {command}.")
-    given = {name: options[name] for name in RunConfig.FREE if name in _given()}
+    begun = RunFolder(folder).manifest().get("command")
+    if begun != command:
+        raise ConfigError(f"{folder}: a run of pipeline {begun}, not of pipeline {command}.")
+    return folder
+
+
+def _as_before(folder: Path, asked: dict[str, Any], options: dict[str, Any]) -> "RunConfig":
+    """What was asked for, but for what is given now and may change."""
+    from pipeline.config import LLMSettings, RunConfig
+
+    written = given()
+    changed = {name: options[name] for name in RunConfig.FREE if name in written}
     for name, more in (("settings", curation_settings(options)), ("scorers", own_scorers(options))):
         if more:
-            before = manifest.get("asked", {}).get(name, ())
-            given[name] = (*(one for one in before if one not in more), *more)
+            before = asked.get(name, ())
+            changed[name] = (*(one for one in before if one not in more), *more)
     headers = LLMSettings.from_environment().headers if os.environ.get("LLM_HEADERS") else None
-    begun = manifest.get("asked", {}).get("concurrency")
-    if command == "eval" and given.get("concurrency", begun) != begun:
+    begun = asked.get("concurrency")
+    if asked.get("command") == "eval" and changed.get("concurrency", begun) != begun:
         raise ConfigError(f"{folder}: measured at --concurrency {begun}, which is what its latencies hold for.")
     try:
-        config = RunConfig(**manifest["asked"] | given, headers=headers)
+        config = RunConfig(**asked | changed, headers=headers)
         _check(config)
-        return config, folder
+        return config
     except (LookupError, TypeError) as exc:
         raise ConfigError(f"{folder / 'run.json'}: not a whole manifest ({exc}). Make the run anew.") from exc
 
@@ -81,13 +229,26 @@ def _check(config: "RunConfig") -> None:
     """What can be wrong with the options is found before anything is asked."""
     from pipeline.criteria import load_criteria
 
-    load_criteria(config.settings, config.scorers)
+    known = load_criteria(config.settings, config.scorers).filters
+    if config.gates:
+        from pipeline.evaluation.gates import parse_gate
+
+        arms = click.get_current_context().params.get("arms") or ()
+        for gate in config.gates:
+            parse_gate(gate, known, [arm.partition(":")[0] for arm in arms])
     if config.max_cost is not None and config.price is None:
         raise ConfigError(
             "--max-cost needs a --price, to know what a reply costs: --price IN,OUT for a million tokens."
         )
 
 
+_ARM_NAME = re.compile(r"[A-Za-z_][\w-]{0,60}", re.ASCII)  # the name of a folder, too
+_TRAINED_ON = "trained-on"
+_ARM = "pipeline.configure.arm"  # where click keeps what belongs to us
+_OF_AN_ARM = (
+    "server", "dialect", "model", "model_path", "lora", "prompts", "template", "format", "system", "max_tokens",
+    "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "concurrency", "timeout", "insecure",
+)  # fmt: skip
 _LIMITS = ("max_per_prompt", "max_per_persona", "max_per_scenario")
 _PASSED_ON = (
     "prompts", "template", "samples", "per_persona", "limit", "top_p", "top_k", "min_p", "repeat_penalty", "seed",
@@ -103,10 +264,10 @@ def server_options(options: dict[str, Any]) -> dict[str, Any]:
     """Who is to be asked, and how: from the options, then from pipeline.toml, then from LLM_* in the environment."""
     from pipeline.config import LLMSettings
 
-    found = {name: options[name] for name in ("max_tokens", "temperature", "model_path")}
+    found = {name: options[name] for name in ("max_tokens", "temperature", "model_path", "lora")}
     found |= {name: options[name] for name in _OF_A_TARGET if name in options}
     server = options["server"]
-    if server is None and os.environ.get("LLM_HOST") and not options["model_path"]:
+    if server is None and os.environ.get("LLM_HOST") and not (options["model_path"] or options["lora"]):
         settings = LLMSettings.from_environment()
         path = f"/{settings.path.lstrip('/')}" if settings.path else ""
         return found | {"server": settings.host.rstrip("/") + path, "headers": settings.headers}
@@ -117,7 +278,7 @@ def server_options(options: dict[str, Any]) -> dict[str, Any]:
     if (target := named_target(server)) is None:
         return found | {"server": server}
     kept = {name: value for name in _OF_A_TARGET if (value := getattr(target, name)) is not None}
-    written = {name: options[name] for name in _given() if name in _OF_A_TARGET}
+    written = {name: options[name] for name in given() if name in _OF_A_TARGET}
     return found | kept | written | {"server": target.url, "key_variable": target.key or "LLM_API_KEY"}
 
 
@@ -133,14 +294,26 @@ def own_scorers(options: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{Path(file).absolute()}:{name}" if file else name for file, _, name in specs)
 
 
-def _given() -> set[str]:
-    """Names of the parameters that stand on the command line."""
+def given() -> set[str]:
+    """Names of the parameters that stand on the command line, or in the arm that is looked at."""
     context = click.get_current_context()
     written = click.core.ParameterSource.COMMANDLINE
-    return {name for name in context.params if context.get_parameter_source(name) is written}
+    named = {name for name in context.params if context.get_parameter_source(name) is written}
+    in_arm: set[str] = context.meta.get(_ARM, set())
+    return named | in_arm
+
+
+@contextmanager
+def _also_given(names: Iterable[str]) -> Iterator[None]:
+    meta = click.get_current_context().meta
+    meta[_ARM] = set(names)
+    try:
+        yield
+    finally:
+        del meta[_ARM]
 
 
 def only(allowed: tuple[str, ...], why: str) -> None:
-    if extra := sorted(_given() - set(allowed)):
+    if extra := sorted(given() - set(allowed)):
         spelled = {param.name: param.opts[0] for param in click.get_current_context().command.params}
         raise click.UsageError(f"{why}: {spelled[extra[0]]} has no place here.")

@@ -228,7 +228,7 @@ def _change(
 ) -> None:
     """Take `values` of `name` into the table; False leaves a scorer out, True or a value takes it in again."""
     if name not in table:
-        raise ConfigError(f"{where}: there is no {name!r}.{_nearest(str(name), table)}")
+        raise ConfigError(f"{where}: there is no {name!r}.{nearest(str(name), table)}")
     if isinstance(values, bool) and name not in _SECTIONS:
         (left_out.discard if values else left_out.add)(name)
         return
@@ -271,7 +271,8 @@ def _check_settings(
             raise ConfigError(f"{where}: {name}.{key} is {value!r}: it has to be on or off.")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What was meant by an unknown name, as a sentence to end an error with."""
     near = difflib.get_close_matches(name, list(known), 1)
     return f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."
 

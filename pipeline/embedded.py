@@ -3,7 +3,7 @@
 In a process of its own because inside ours it takes the interpreter down at exit when a request is in flight. The parent
 talks to it through two pipes and, like to any other server, over HTTP on the loopback:
 
-    parent -- one JSON line: model, threads, slots, key --> child's stdin      (then held open)
+    parent -- one JSON line: model, adapter, threads, slots, key --> child's stdin      (then held open)
     parent <-- one JSON line: address or error ---------- child's stdout
 
 The child leaves when its stdin closes. The system closes it when the parent is gone, however it went, kill -9 included; so no
@@ -41,10 +41,10 @@ class EmbeddedServer:
     Should the child crash, it is started again, once, at the same address: the client's retries do the rest.
     """
 
-    def __init__(self, model: Path, *, parallel: int) -> None:
+    def __init__(self, model: Path, *, parallel: int, adapter: Path | None = None) -> None:
         self.url = ""
         self.api_key = secrets.token_hex(16)
-        self._model, self._parallel = model, parallel
+        self._model, self._parallel, self._adapter = model, parallel, adapter
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -80,6 +80,7 @@ class EmbeddedServer:
         assert self._process.stdin is not None and self._process.stdout is not None
         wanted = {
             "model": str(self._model),
+            "adapter": str(self._adapter) if self._adapter else None,
             "parallel": self._parallel,
             "threads": os.cpu_count() or 1,
             "api_key": self.api_key,
@@ -139,6 +140,10 @@ def _serve() -> None:
 
         params = xllamacpp.CommonParams()
         params.model.path = wanted["model"]
+        if wanted["adapter"]:
+            adapter = xllamacpp.CommonAdapterLoraInfo()
+            adapter.path, adapter.scale = wanted["adapter"], 1.0
+            params.lora_adapters = [adapter]
         params.n_parallel = wanted["parallel"]
         params.n_ctx = CONTEXT * wanted["parallel"]
         params.cpuparams.n_threads = wanted["threads"]

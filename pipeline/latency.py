@@ -41,6 +41,18 @@ def client_bound(lags: Sequence[float], latencies: Sequence[float]) -> bool:
     return bool(lags and latencies) and bool(2 * np.median(lags) > np.median(latencies) / 20)
 
 
+def busy_seconds(sent: Sequence[float], e2e: Sequence[float]) -> float:
+    """Seconds in which at least one reply was under way, from when each was sent and how long it took. Pauses between a run and
+    its resumption do not count."""
+    if not len(sent):
+        return 0.0
+    order = np.argsort(sent)
+    start = np.asarray(sent, float)[order]
+    end = np.maximum.accumulate(start + np.asarray(e2e, float)[order])
+    gaps = np.maximum(start[1:] - end[:-1], 0.0)
+    return float(end[-1] - start[0] - gaps.sum())
+
+
 def quantile(values: Sequence[float], q: float, level: float = 0.95) -> Quantile:
     """The `q`-quantile (linear interpolation) with a distribution-free interval from order statistics.
 
@@ -51,16 +63,22 @@ def quantile(values: Sequence[float], q: float, level: float = 0.95) -> Quantile
         raise ValueError("no values")
     ordered = np.sort(np.asarray(values, dtype=float))
     n = len(ordered)
-    below = np.cumsum(_binomial(n, q))
-    tail = (1 - level) / 2
-    low = int(np.searchsorted(below, tail, side="right"))  # P(count < low) <= tail
-    high = int(np.searchsorted(below, 1 - tail))  # P(count > high) <= tail
+    low, high = ranks(n, q, level)
     value = float(np.quantile(ordered, q))
     return Quantile(
         value,
         min(value, float(ordered[low - 1])) if low >= 1 else None,  # `value` is interpolated, and may lie below
         max(value, float(ordered[high])) if high < n else None,
     )
+
+
+def ranks(n: int, q: float, level: float) -> tuple[int, int]:
+    """How many of `n` independent values lie below their true `q`-quantile: at least the first, at most the second, with
+    probability `level`."""
+    below = np.cumsum(_binomial(n, q))
+    tail = (1 - level) / 2
+    low = int(np.searchsorted(below, tail, side="right"))  # P(count < low) <= tail
+    return low, min(n, int(np.searchsorted(below, 1 - tail)))  # P(count > high) <= tail
 
 
 def _binomial(n: int, p: float) -> npt.NDArray[np.float64]:

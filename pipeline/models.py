@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -25,7 +25,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A GGUF file. `identity` is "sha256:..." of its content; `demo` marks the one that is only for demonstration.
+    """A GGUF file, and the file of a LoRA adapter that goes with it. `identity` is "sha256:..." of their content; `demo` marks
+    the one that is only for demonstration.
 
     `stop` ends its replies: the demonstration model does not end them by itself, but begins a new line and rambles on.
     """
@@ -36,6 +37,7 @@ class Model:
     licence: str
     demo: bool = False
     stop: tuple[str, ...] = ()
+    adapter: Path | None = None
 
 
 DEMO_NAME = "SmolLM2-135M-Instruct.Q4_1"
@@ -65,14 +67,29 @@ def demo_model(say: Say) -> Model:
 
 def local_model(path: Path) -> Model:
     """Somebody's own GGUF file."""
+    _check_gguf(path, "--model-path")
+    return Model(path.stem, path.resolve(), f"sha256:{_remembered_hash(path.resolve())}", "see the model's own licence")
+
+
+def with_adapter(model: Model, path: Path) -> Model:
+    """The model with a LoRA adapter on it: another model, which answers otherwise. Raises ConfigError for what is no GGUF file."""
+    _check_gguf(path, "--lora")
+    return replace(
+        model,
+        name=f"{model.name} + {path.stem}",
+        adapter=path.resolve(),
+        identity=f"{model.identity} + sha256:{_remembered_hash(path.resolve())}",
+    )
+
+
+def _check_gguf(path: Path, option: str) -> None:
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as exc:
-        raise ConfigError(f"--model-path {path}: {exc.strerror}.") from exc
+        raise ConfigError(f"{option} {path}: {exc.strerror}.") from exc
     if magic != b"GGUF":
-        raise ConfigError(f"--model-path {path}: not a GGUF file (it begins with {magic!r}).")
-    return Model(path.stem, path.resolve(), f"sha256:{_remembered_hash(path.resolve())}", "see the model's own licence")
+        raise ConfigError(f"{option} {path}: not a GGUF file (it begins with {magic!r}).")
 
 
 def _whole(path: Path) -> bool:

@@ -70,6 +70,7 @@ TO_A_SERVER = (
     click.option("--dialect", default="auto", show_default=True, help=_DIALECT_HELP),
     click.option("--model", help="The model's name, where a server has several."),
     click.option("--model-path", metavar="FILE.gguf", help="A model of your own for the embedded server."),
+    click.option("--lora", metavar="FILE.gguf", help="A LoRA adapter for the embedded server's model."),
     click.option(
         "--format", default="transcript", show_default=True,
         help="Messages as one text, for dialects that want text: transcript, chatml, llama3, alpaca, mistral.",
@@ -118,6 +119,18 @@ QUIET = (
 )
 
 
+GATING = (
+    click.option(
+        "--gate", "gates", multiple=True, metavar="'MEASURE >= NUMBER'",
+        help="What has to hold, also against an arm: 'in_character >= 0.9', 'e2e_p95 <= 4', 'slop <= base + 0.02'.",
+    ),
+    click.option(
+        "--thinking-timeout", type=_Number(0, min_open=True), default=2.0, show_default=True,
+        help="Seconds after which the game shows that the NPC is thinking: later is late.",
+    ),
+)  # fmt: skip
+
+
 def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """What `generate` and `eval` share."""
     each = [
@@ -125,7 +138,13 @@ def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None
         click.option("--scenarios", metavar="SOURCE", help="The same, for scenarios."),
         click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
         click.option("--template", default="npc/default", show_default=True, help="The prompt, e.g. npc/barks."),
-        click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Replies per line."),
+        click.option(
+            *(("--samples",) if auto else ("--repeats", "--samples", "samples")),
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Replies per line.",
+        ),
         click.option(
             "--per-persona", type=_PerPersona(), default=str(per_persona), show_default=True, help="Scenarios for each."
         ),

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from pipeline.personas.load import read_personas
 from pipeline.personas.schema import Scenario
 from pipeline.records import Item
+from pipeline.splits import TRAIN, Splitter
 
 CONTRAST = "contrast"  # the arm of a question that is asked without the persona
 
@@ -32,7 +33,7 @@ class Count:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`personas` is the checked file of the run; `per_persona` None means every scenario that fits; `contrast` asks every
-    question once more, without the persona."""
+    question once more, without the persona; `held_out` leaves out what it says is trained on."""
 
     personas: Path
     scenarios: list[Scenario]
@@ -41,6 +42,7 @@ class Plan:
     per_persona: int | None = None
     limit: int | None = None
     contrast: bool = False
+    held_out: Splitter | None = None
 
     def __iter__(self) -> Iterator[Item]:
         """`limit` counts what is asked with a persona: asking for contrast, too, takes no reply away."""
@@ -56,11 +58,12 @@ class Plan:
         personas = items = unfit = contrast = 0
         fits = _Fits(self.scenarios)
         for npc in read_personas(self.personas):
-            fitting = len(fits(npc))
-            drawn = fitting if self.per_persona is None else min(fitting, self.per_persona)
+            fitting = fits(npc)
+            asked = len(self._held_out(npc, fitting))
+            drawn = asked if self.per_persona is None else min(asked, self.per_persona)
             personas += 1
             items += drawn * self.samples
-            unfit += len(self.scenarios) - fitting
+            unfit += len(self.scenarios) - len(fitting)
             contrast += drawn if self.contrast else 0
         if self.limit is not None and items > self.limit:
             items, contrast = self.limit, sum(item.arm == CONTRAST for item in self) if self.contrast else 0
@@ -70,7 +73,7 @@ class Plan:
         """One item for each scenario that any persona fits: enough to try every template on before a run."""
         waiting = list(self.scenarios)
         for npc in read_personas(self.personas):
-            for scenario in [s for s in waiting if s.fits(npc)]:
+            for scenario in [s for s in waiting if s.fits(npc) and self._is_asked(npc, s)]:
                 waiting.remove(scenario)
                 yield scenario.item(npc, template=self.template, sample=0)
             if not waiting:
@@ -80,11 +83,19 @@ class Plan:
         marks = [hashlib.blake2b(s.id.encode("utf-8", "surrogatepass")).digest() for s in self.scenarios]
         fits = _Fits(self.scenarios)
         for npc in read_personas(self.personas):
-            for place in self._drawn(npc, fits(npc), marks):
+            for place in self._drawn(npc, self._held_out(npc, fits(npc)), marks):
                 for sample in range(self.samples):
                     yield self.scenarios[place].item(npc, template=self.template, sample=sample)
                 if self.contrast:
                     yield self.scenarios[place].item(npc, template=self.template, sample=0, arm=CONTRAST)
+
+    def _held_out(self, npc: SimpleNamespace, places: list[int]) -> list[int]:
+        if self.held_out is None:
+            return places
+        return [place for place in places if self._is_asked(npc, self.scenarios[place])]
+
+    def _is_asked(self, npc: SimpleNamespace, scenario: Scenario) -> bool:
+        return self.held_out is None or self.held_out.split(npc.id, scenario.id) != TRAIN
 
     def _drawn(self, npc: SimpleNamespace, fitting: list[int], marks: list[bytes]) -> list[int]:
         if self.per_persona is None or len(fitting) <= self.per_persona:

@@ -27,6 +27,7 @@ from pipeline.personas.load import Checked, load_personas, load_scenarios
 from pipeline.plan import Count, Plan
 from pipeline.records import Completion, GenerateConfig, Turn, digest
 from pipeline.runfolder import Inputs, RunFolder, now
+from pipeline.splits import Splitter
 from pipeline.target import Target, connected, find_target
 from pipeline.templates import TemplateFailed, Templates
 
@@ -108,6 +109,7 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
         per_persona=config.per_persona,
         limit=config.limit,
         contrast=config.contrast,
+        held_out=_splitter(config),
     )
     for item in plan.preflight():
         try:
@@ -116,7 +118,8 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
             raise ConfigError(f"{exc} (tried with persona {item.npc.id!r}, scenario {item.scenario_id!r})") from exc
     count = plan.count()
     if not count.items:
-        raise ConfigError("nothing to ask: no persona has the fields that any of the scenarios requires.")
+        held_out = " Nothing of it is held out for tests either." if config.held_out else ""
+        raise ConfigError(f"nothing to ask: no persona has the fields that any of the scenarios requires.{held_out}")
     return Prepared(
         config=config,
         plan=plan,
@@ -294,6 +297,7 @@ def reopen(folder: RunFolder) -> Produced:
         per_persona=config.per_persona,
         limit=config.limit,
         contrast=config.contrast,
+        held_out=_splitter(config),
     )
     journal = Journal(folder.journal)
     journal.freeze()
@@ -307,6 +311,10 @@ def reopen(folder: RunFolder) -> Produced:
         script=make_script(config, found, templates),
         journal=journal,
     )
+
+
+def _splitter(config: RunConfig) -> Splitter | None:
+    return Splitter(config.held_out) if config.held_out else None
 
 
 def make_script(config: RunConfig, target: Target, templates: Templates) -> Script:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.criteria import Panel
-from pipeline.latency import client_bound, tpot
+from pipeline.latency import busy_seconds, client_bound, tpot
 from pipeline.plan import CONTRAST
 from pipeline.produce import Produced
 from pipeline.records import Score, Turn, Usage
@@ -140,14 +140,8 @@ class Load:
         return client_bound(self.lag, self.ttft or self.e2e)
 
     def busy(self) -> float:
-        """Seconds in which at least one reply was under way. Pauses between a run and its resumption do not count."""
-        if not self.sent:
-            return 0.0
-        order = np.argsort(self.sent)
-        start = np.asarray(self.sent)[order]
-        end = np.maximum.accumulate(start + np.asarray(self.e2e)[order])
-        gaps = np.maximum(start[1:] - end[:-1], 0.0)
-        return float(end[-1] - start[0] - gaps.sum())
+        """Seconds in which at least one reply was under way."""
+        return busy_seconds(self.sent, self.e2e)
 
 
 class Scored:

@@ -88,45 +88,11 @@ def _changes(changes: dict[str, Any] | None) -> list[str]:
     return lines if changes["replies"] or changes["added"] or changes["gone"] else [*lines, "No reply changed sides."]
 
 
-def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
-    lines = [
-        f"{summary['answered']} of {summary['asked']} replies, {summary['personas']} personas, {summary['items']} items"
-        + (f", {summary['failed']} failed" if summary["failed"] else "")
-        + (f", {summary['missing']} not asked yet" if summary["missing"] else ""),
-        *(f"  failed  {count:5d}  {error}" for error, count in summary["errors"].items()),
-        "",
-        f"{'score (1 is good)':20} {'mean':>7}  {'95 % interval':>16}  not applicable",
-    ]
-    for name, mean in summary["scores"].items():
-        interval = "-" if mean["low"] is None else f"{mean['low']:.3f} to {mean['high']:.3f}"
-        value = "-" if mean["value"] is None else f"{mean['value']:.3f}"
-        bounds = summary["bounds"][name]
-        rate = "" if bounds["most"] is None else "0 is good"
-        lines.append(f"{name:20} {value:>7}  {interval:>16}  {mean['not_applicable'] or '':>14}  {rate}".rstrip())
-    load = summary["load"]
-    lines += [
-        "",
-        f"latency at concurrency {load['concurrency']}, {'streaming' if load['streaming'] else 'not streaming'}",
-    ]
-    for name, found in summary["latency"].items():
-        unit, scale = ("ms", 1000) if name in ("tpot", "gap") else ("s", 1)
-        for p in ("p50", "p95"):
-            low, high = (found[p][end] for end in ("low", "high"))
-            ends = [f"{end * scale:.2f}" if end is not None else "?" for end in (low, high)]
-            lines.append(f"  {name:4} {p}  {found[p]['value'] * scale:8.2f} {unit:2}  ({ends[0]} to {ends[1]})")
-    if rate := _rate(summary["tokens"]):
-        lines.append(f"  {rate}")
-    if load["client_bound"]:
-        lines.append(CLIENT_BOUND)
-    lines += ["", "Intervals are clustered by persona: they hold for more personas like these.", f"written  {folder}"]
-    return printable("\n".join(lines)) + ("\n\n" + OWN_SERVER.format(command="eval").rstrip() if demo else "")
-
-
 def _speed(latency: dict[str, float] | None, tokens: dict[str, Any]) -> str:
     if latency is None:
         return ""
     said = f"latency  p50 {latency['e2e_p50']:.2f} s, p95 {latency['e2e_p95']:.2f} s"
-    return f"{said}, {rate}" if (rate := _rate(tokens)) else said
+    return f"{said}, {found}" if (found := rate(tokens)) else said
 
 
 def _concurrency(history: list[dict[str, Any]]) -> str:
@@ -137,12 +103,15 @@ def _concurrency(history: list[dict[str, Any]]) -> str:
     return f"concurrency auto: {'settled' if last['why'] == 'settled' else 'not yet settled,'} at {last['limit']}"
 
 
-def _rate(tokens: dict[str, Any]) -> str:
-    rate = tokens["completion_per_second"]
-    if not rate:
+def rate(tokens: dict[str, Any]) -> str:
+    """Tokens by the second, and what they cost where that is known; nothing where nobody counted."""
+    found = tokens["completion_per_second"]
+    if not found:
         return ""
     guessed = tokens["counted_by"].get("estimate")
     cost = f", cost {tokens['cost']:.4g}" if "cost" in tokens else ""
     return (
-        f"about {rate:.0f} tokens/s (the server does not count them){cost}" if guessed else f"{rate:.0f} tokens/s{cost}"
+        f"about {found:.0f} tokens/s (the server does not count them){cost}"
+        if guessed
+        else f"{found:.0f} tokens/s{cost}"
     )

@@ -19,7 +19,7 @@ from pipeline.embedded import CONTEXT, EmbeddedServer, slots
 from pipeline.errors import ConfigError
 from pipeline.headers import request_headers
 from pipeline.interrupt import ending_at_once
-from pipeline.models import Model, demo_model, local_model
+from pipeline.models import Model, demo_model, local_model, with_adapter
 from pipeline.probe import Server, probe
 from pipeline.rate import RateLimit
 
@@ -56,6 +56,8 @@ async def find_target(config: RunConfig, say: Say) -> Target:
     """The model to be asked. Looks at a server, but does not start the embedded one."""
     if config.server == "embedded":
         model = local_model(Path(config.model_path)) if config.model_path else demo_model(say)
+        if config.lora:
+            model = with_adapter(model, Path(config.lora))
         at_a_time = config.concurrency or slots()
         return Target(
             shown="embedded",
@@ -74,6 +76,8 @@ async def find_target(config: RunConfig, say: Say) -> Target:
         )
     if config.model_path:
         raise ConfigError("--model-path is for the embedded server; a server of your own has its model already.")
+    if config.lora:
+        raise ConfigError("--lora is for the embedded server; give the adapter to your own server when you start it.")
     api_key = os.environ.get(config.key_variable)
     headers = dict(config.headers) if config.headers else None
     transport = default_transport(insecure=config.insecure)
@@ -131,8 +135,11 @@ async def connected(config: RunConfig, target: Target) -> AsyncIterator[LLMClien
     """A client for the target, which is started first if it is the embedded one."""
     async with contextlib.AsyncExitStack() as stack:
         if target.embedded is not None:
+            model = target.embedded
             assert isinstance(target.concurrency, int)  # it is started with as many slots
-            server = await stack.enter_async_context(EmbeddedServer(target.embedded.path, parallel=target.concurrency))
+            server = await stack.enter_async_context(
+                EmbeddedServer(model.path, parallel=target.concurrency, adapter=model.adapter)
+            )
             target = replace(target, url=server.url, api_key=server.api_key)
         yield await stack.enter_async_context(
             LLMClient(

@@ -70,6 +70,8 @@ def test_every_command_is_understood(command, at_home):
         done = CliRunner().invoke(cli, command[1:])
         assert done.exit_code == 0, done.output
         return
+    if "--from" in command:
+        with_a_run(at_home, command)
     arguments = command[1:] if "--dry-run" in command else [*command[1:], "--dry-run"]
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output

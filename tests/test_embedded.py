@@ -181,3 +181,46 @@ def test_a_fetched_file_with_another_hash_is_not_taken(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="another hash"):
         models.demo_model(print)
     assert not list((tmp_path / "models").glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def adapter(tmp_path_factory) -> Path:
+    """A LoRA adapter that pulls the model's first attention a long way: rank 1, random, strong."""
+    import gguf
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("lora") / "loud.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 8.0)
+    draw = np.random.default_rng(0)
+    width = 576  # of SmolLM2-135M
+    writer.add_tensor("blk.0.attn_q.weight.lora_a", draw.normal(size=(1, width)).astype(np.float32))
+    writer.add_tensor("blk.0.attn_q.weight.lora_b", draw.normal(size=(width, 1)).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_an_adapter_changes_what_the_model_says(model, adapter):
+    async def say(with_adapter: Path | None) -> str:
+        async with (
+            EmbeddedServer(model.path, parallel=1, adapter=with_adapter) as server,
+            LLMClient(server.url, dialect="openai", api_key=server.api_key) as client,
+        ):
+            return (await client.complete(HELLO)).text
+
+    assert asyncio.run(say(None)) == asyncio.run(say(None)) != asyncio.run(say(adapter))
+
+
+def test_a_model_with_an_adapter_is_another_model(model, adapter, tmp_path):
+    tuned = models.with_adapter(model, adapter)
+    assert tuned.identity != model.identity and "loud" in tuned.name and tuned.path == model.path
+    with pytest.raises(ConfigError, match="--lora .*gone.gguf"):
+        models.with_adapter(model, tmp_path / "gone.gguf")
+    (tmp_path / "text.gguf").write_text("no model")
+    with pytest.raises(ConfigError, match="not a GGUF file"):
+        models.with_adapter(model, tmp_path / "text.gguf")

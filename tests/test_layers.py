@@ -16,11 +16,11 @@ LAYERS = [
         "dialects sse headers evennia retry autolimit limits httpx_errors transport interrupt thinking reply refusal stopwatch receive rate client probe project models embedded",
     ),
     ("prompts", "personas templates"),
-    ("produce", "tables runfolder plan journal conversation generation target produce"),
+    ("produce", "splits tables runfolder plan journal conversation generation target produce"),
     ("judge", "scorers criteria latency stats scored"),
-    ("select", "splits dedup curate pairs diversity training configs changes card dataset export"),
+    ("select", "dedup curate pairs diversity training configs changes card dataset export"),
     ("tell", "evaluation compare hub summary progress dryrun ping runs"),
-    ("doors", "options configure cli __init__ __main__"),
+    ("doors", "options configure eval_arms cli __init__ __main__"),
 ]
 LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names.split()}
 

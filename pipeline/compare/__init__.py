@@ -10,6 +10,7 @@ text.py         the same in words
 from pipeline.compare.arm import Arm, Columns
 from pipeline.compare.comparison import compare_arms
 from pipeline.compare.files import read_arm
+from pipeline.compare.runfolders import read_run
 from pipeline.compare.text import compared
 
-__all__ = ["Arm", "Columns", "compare_arms", "compared", "read_arm"]
+__all__ = ["Arm", "Columns", "compare_arms", "compared", "read_arm", "read_run"]

@@ -12,6 +12,8 @@ Item = tuple[str, str]  # the cluster, such as the persona; and what was asked o
 Numbers = Sequence[int] | npt.NDArray[Any]
 Values = Sequence[float] | npt.NDArray[Any]
 
+_NO_REPLY = ("error", "empty", "open", "missing", "no score")
+
 TEXT = 300  # characters of a text that are kept: it is for looking at
 
 
@@ -54,6 +56,8 @@ class Arm:
     less: frozenset[str] = frozenset()
     load: Load | None = None
     scored_by: Any = None  # settings of the scorers
+    selected_on: frozenset[str] = frozenset()  # scores that chose what the model was trained on
+    busy: float = 0.0  # seconds in which a reply was under way
 
     def add(self, item: Item, asked: str, text: str) -> int:
         """A reply; its number."""
@@ -78,6 +82,17 @@ class Arm:
         items = list(self.items)
         rows = [(float(value), items[n][0]) for n, value in zip(of, values, strict=True) if items[n] in among]
         return [value for value, _ in rows], [cluster for _, cluster in rows]
+
+    @property
+    def coverage(self) -> float:
+        """Share of what was asked that has a reply: failures, silence and what is still open have none."""
+        asked = sum(self.states.values())
+        return 1 - sum(self.states[state] for state in _NO_REPLY) / asked if asked else 0.0
+
+    def timed(self, what: str) -> set[Item]:
+        """The items with a reply that was timed."""
+        items = list(self.items)
+        return {items[n] for n in np.unique(self._of_items(self.seconds[what])[0])}
 
     def example(self, item: Item, scorer: str, *, highest: bool) -> str:
         """The reply to an item that has its highest (or lowest) score."""

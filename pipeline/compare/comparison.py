@@ -1,7 +1,8 @@
 """Both arms, item by item. What one of them lacks falls out, and is counted.
 
 A scorer's verdict needs two things: a p-value of at most 0.05 after Holm's adjustment over all scorers that could tell at all,
-and an interval without zero. (A scorer in which fewer than six personas differ cannot come under 0.05 whatever the signs, and
+and an interval without zero. A score that chose what a model was trained on is shown, and is no ground for the verdict: on it, the
+model was bound to be better. (A scorer in which fewer than six personas differ cannot come under 0.05 whatever the signs, and
 takes nothing from the others: Tarone 1990.) The median latency is one question asked beside them, decided by its interval.
 """
 
@@ -27,11 +28,17 @@ def compare_arms(a: Arm, b: Arm) -> dict[str, Any]:
     means = {name: (one, other) for name, (one, other) in means.items() if one}
     less = a.less | b.less
     found = {name: paired(one, other, _clusters(one), rates=name in less) for name, (one, other) in means.items()}
+    selected_on = a.selected_on | b.selected_on
     telling = [name for name, pair in found.items() if pair.p is not None and pair.differing >= LEAST_CLUSTERS]
-    adjusted = dict(zip(telling, holm([found[name].p or 0.0 for name in telling]), strict=True))
+    families = [[name for name in telling if (name in selected_on) is selected] for selected in (False, True)]
+    adjusted = {
+        name: p
+        for family in families
+        for name, p in zip(family, holm([found[name].p or 0.0 for name in family]), strict=True)
+    }
     scores = {
         name: _score(means[name], pair, adjusted.get(name), name in less)
-        | {"not_applicable": [a.without[name], b.without[name]]}
+        | {"not_applicable": [a.without[name], b.without[name]], "selected_on": name in selected_on}
         for name, pair in found.items()
     }
     summary: dict[str, Any] = {
@@ -43,7 +50,7 @@ def compare_arms(a: Arm, b: Arm) -> dict[str, Any]:
         "only_a": len(a.items.keys() - b.items.keys()),
         "only_b": len(b.items.keys() - a.items.keys()),
         "asked_otherwise": len(a.items.keys() & b.items.keys()) - len(same),
-        "family": len(telling),
+        "family": len(families[0]),
         "scores": scores,
         "latency": _latencies(a, b, same),
         "states": {state: [a.states[state], b.states[state]] for state in sorted(a.states | b.states)},
@@ -59,6 +66,13 @@ def _verdict(summary: dict[str, Any]) -> dict[str, Any]:
         return {"verdict": "inconclusive", "why": _nothing_shared(summary)}
     if not scores:
         return {"verdict": "inconclusive", "why": "A and B have no score in common on the items that both were asked."}
+    scores = {name: score for name, score in scores.items() if not score["selected_on"]}
+    if not scores:
+        return {
+            "verdict": "inconclusive",
+            "why": "Every score that A and B have in common chose what the training data has, and is no evidence for a model "
+            "trained on it. Leave one out of the next curation (--set NAME=off), or add one of your own (--scorer).",
+        }
     if all(score["difference"]["p"] is None for score in scores.values()):
         most = max(score["difference"]["clusters"] for score in scores.values())
         what = summary["cluster"] or "items"
@@ -103,7 +117,7 @@ def _latencies(a: Arm, b: Arm, same: set[Item]) -> dict[str, Any]:
     for what in ("e2e", "ttft"):
         if what not in a.seconds or what not in b.seconds:
             continue
-        both = _timed(a, what) & _timed(b, what) & same
+        both = a.timed(what) & b.timed(what) & same
         (x, personas_x), (y, personas_y) = a.times(what, both), b.times(what, both)
         if not x or not y:
             continue
@@ -118,11 +132,6 @@ def _latencies(a: Arm, b: Arm, same: set[Item]) -> dict[str, Any]:
     if latencies:
         latencies["concurrency"] = a.load.concurrency
     return latencies
-
-
-def _timed(arm: Arm, what: str) -> set[Item]:
-    items = list(arm.items)
-    return {items[arm.item_of[int(row)]] for row in arm.seconds[what][0]}
 
 
 def _same_load(a: Arm, b: Arm) -> bool:

@@ -13,19 +13,23 @@ import pyarrow.parquet as pq
 from pipeline.compare.arm import TEXT, Arm, Load
 from pipeline.criteria import load_criteria
 from pipeline.errors import ConfigError
+from pipeline.latency import busy_seconds
 from pipeline.plan import CONTRAST
 from pipeline.runfolder import RunFolder
 
 _REPLIES = (
     *("item_id", "persona_id", "scenario_id", "sample", "arm", "line", "reply", "outcome", "finish_reason"),
-    *("e2e", "ttft"),
+    *("e2e", "ttft", "ttfv", "tpot", "gap", "sent"),
 )
-_TIMES = ("e2e", "ttft")
+_TIMES = ("e2e", "ttft", "ttfv", "tpot", "gap")
 
 
 def read_run(folder: RunFolder) -> Arm:
     """Raises ConfigError if the run has not come so far yet."""
     manifest = folder.manifest()
+    if arms := manifest.get("arms"):
+        paths = ", ".join(str(folder.path / "arms" / name) for name in arms)
+        raise ConfigError(f"{folder.path}: an evaluation of several arms. Compare two of them: {paths}")
     if not folder.replies.exists() or not folder.scores.exists():
         if folder.results.exists():
             raise ConfigError(
@@ -47,6 +51,8 @@ def read_run(folder: RunFolder) -> Arm:
         measured = np.flatnonzero(~np.isnan(seconds.astype(float)))
         if len(measured):
             arm.seconds[name] = measured, seconds[measured].astype(float)
+    timed = replies.filter(pc.and_(pc.is_valid(replies["sent"]), pc.is_valid(replies["e2e"])))
+    arm.busy = busy_seconds(timed["sent"].to_numpy(), timed["e2e"].to_numpy())
     row_of = pc.index_in(scores["item_id"], value_set=replies["item_id"].combine_chunks())
     for name in pc.unique(scores["scorer"]).to_pylist():
         mine = pc.and_(pc.equal(scores["scorer"], name), pc.is_valid(row_of))
@@ -56,6 +62,7 @@ def read_run(folder: RunFolder) -> Arm:
         arm.scores[name] = rows.filter(there).to_numpy(), values.filter(there).to_numpy()
     arm.less = less_is_better(folder.results_of("eval").get("bounds", {}))
     arm.load = _load(folder, manifest, streaming="ttft" in arm.seconds)
+    arm.selected_on = frozenset(manifest.get("asked", {}).get("selected_on") or ())
     arm.scored_by = [manifest.get("asked", {}).get(name) or [] for name in ("settings", "scorers")]
     return arm
 

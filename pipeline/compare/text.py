@@ -29,7 +29,7 @@ def sentence(summary: dict[str, Any]) -> str:
         return str(summary["why"]) + (f" B is {slower}." if slower else "")
     sure = {
         way: sorted(
-            ((name, score) for name, score in summary["scores"].items() if score["verdict"] == way),
+            ((name, score) for name, score in _ground(summary).items() if score["verdict"] == way),
             key=lambda one: one[1]["difference"]["p"],
         )
         for way in ("better", "worse")
@@ -53,13 +53,18 @@ def _skill(name: str) -> str:
 
 
 def _where(summary: dict[str, Any]) -> str:
-    scores = summary["scores"]
+    scores = _ground(summary)
     if len(scores) > 1:
         return f"in {len(scores)} scores"
     ((name, score),) = scores.items()
     least = score["difference"]["detectable"]
     unseen = "" if least is None else f"; less than {_figure(score, least)} could not have been"
     return f"in {_line(name)}: {_difference(score)}{unseen}"
+
+
+def _ground(summary: dict[str, Any]) -> dict[str, Any]:
+    """The scores that a verdict may go by."""
+    return {name: score for name, score in summary["scores"].items() if not score["selected_on"]}
 
 
 def _slower(latency: dict[str, Any]) -> str:
@@ -120,22 +125,30 @@ def _scores(summary: dict[str, Any]) -> list[str]:
     what = summary["cluster"].split(" ")[0] or "clusters"
     wide = max(len("score"), *(len(_line(name)) for name in summary["scores"]))
     lines = [
-        f"{'score':{wide}} {'A':>8} {'B':>8}  {'B - A (95 %)':28} {'p':>7} {'unseen under':>13} {'items':>6} {what:>9}  verdict"
+        f"{'score':{wide}} {'A (SE)':>14} {'B (SE)':>14}  {'B - A (95 %)':28} {'p':>7} {'unseen under':>13} {'items':>6} "
+        f"{what:>9}  verdict"
     ]
     for name, score in summary["scores"].items():
         found = score["difference"]
         p = "-" if score["p_holm"] is None else "<0.001" if score["p_holm"] < 0.001 else f"{score['p_holm']:.3f}"
         least = "-" if found["detectable"] is None else _figure(score, found["detectable"])
         less = " (less is better)" if score["less_is_better"] else ""
+        less += " (selected on)" if score["selected_on"] else ""
         lines.append(
-            f"{_line(name):{wide}} {score['a']['value']:8.3f} {score['b']['value']:8.3f}  {_difference(score):28} {p:>7} {least:>13} "
+            f"{_line(name):{wide}} {_mean(score['a']):>14} {_mean(score['b']):>14}  {_difference(score):28} {p:>7} {least:>13} "
             f"{found['n']:6d} {found['clusters']:9d}  {score['verdict']}{less}"
         )
     lines.append(
         f"p: two-sided, Holm over the {summary['family']} scores that could tell; unseen under: what is found in 80 % of such "
         "comparisons."
     )
+    if any(score["selected_on"] for score in summary["scores"].values()):
+        lines.append("selected on: chose what a model was trained on, and is no ground for the verdict.")
     return lines
+
+
+def _mean(found: dict[str, Any]) -> str:
+    return f"{found['value']:.3f}" + (f" ({found['se']:.3f})" if found["se"] is not None else "")
 
 
 def _latency(latency: dict[str, Any]) -> list[str]:

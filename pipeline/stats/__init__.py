@@ -13,6 +13,7 @@ What is random here are the personas. Scenarios are taken as they are: nothing i
 """
 
 from pipeline.stats.intervals import (
+    LEVEL,
     Mean,
     clustered_mean,
     clustered_quantile,
@@ -36,6 +37,7 @@ from pipeline.stats.student import t_central, t_quantile
 
 __all__ = [
     "LEAST_CLUSTERS",
+    "LEVEL",
     "Mean",
     "Paired",
     "benjamini_hochberg",

@@ -9,26 +9,28 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.latency import Quantile
+from pipeline.latency import Quantile, ranks
 from pipeline.stats.student import t_quantile
 
 Item = TypeVar("Item", bound=Hashable)
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]  # the cluster of each value, numbered from 0
 
+LEVEL = 0.95  # how often an interval holds what it is about
 NOTHING = 1e-12  # a standard error under this is rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean with its 95 % interval over `n` items in `clusters` clusters; no interval for a single cluster, and no mean
-    of nothing."""
+    """A mean with its 95 % interval over `n` items in `clusters` clusters, and its standard error `se`, clustered as well; no
+    interval for a single cluster, and no mean of nothing."""
 
     value: float | None
     low: float | None
     high: float | None
     n: int
     clusters: int
+    se: float | None = None
 
 
 def reduce_repeats(values: Sequence[float], items: Sequence[Item]) -> dict[Item, float]:
@@ -45,8 +47,8 @@ def numbered(clusters: Sequence[Hashable]) -> Numbers:
     return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], np.int64)
 
 
-def clustered_mean(values: Mapping[Item, float], cluster_of: Mapping[Item, Hashable]) -> Mean:
-    """Mean of scores, in their own unit, with a 95 % interval clustered by `cluster_of`.
+def clustered_mean(values: Mapping[Item, float], cluster_of: Mapping[Item, Hashable], *, level: float = LEVEL) -> Mean:
+    """Mean of scores, in their own unit, with an interval clustered by `cluster_of` that holds it with probability `level`.
 
     Passes and failures (all values 0 or 1) get Wilson's interval at the effective sample size p(1-p)/SE^2, with t in place
     of z: a normal interval is wrong near 0 and 1. Where all clusters agree, no variance can be estimated and each counts as
@@ -60,14 +62,15 @@ def clustered_mean(values: Mapping[Item, float], cluster_of: Mapping[Item, Hasha
     n, clusters, mean = len(x), int(member.max()) + 1, float(x.mean())
     if clusters < 2:
         return Mean(mean, None, None, n, clusters)
+    se = clustered_se(x, member)
     if are_passes(x):
-        low, high = clustered_wilson(x, member)
+        low, high = clustered_wilson(x, member, level)
     else:
-        half = t_quantile(0.975, clusters - 1) * clustered_se(x, member)
+        half = t_quantile((1 + level) / 2, clusters - 1) * se
         low, high = mean - half, mean + half
         if x.min() >= 0 and x.max() <= 1:
             low, high = max(0.0, low), min(1.0, high)
-    return Mean(mean, low, high, n, clusters)
+    return Mean(mean, low, high, n, clusters, se)
 
 
 def are_passes(x: Floats) -> bool:
@@ -87,10 +90,11 @@ def residual_sums(x: Floats, member: Numbers) -> Floats:
     return np.asarray(np.bincount(member, weights=x - x.mean()), np.float64)
 
 
-def clustered_wilson(x: Floats, member: Numbers) -> tuple[float, float]:
-    """95 % interval for the share of ones in `x`, a value of 0 or 1 for each item: Wilson's at the effective sample size."""
+def clustered_wilson(x: Floats, member: Numbers, level: float = LEVEL) -> tuple[float, float]:
+    """Interval for the share of ones in `x`, a value of 0 or 1 for each item: Wilson's at the effective sample size."""
     clusters = int(member.max()) + 1
-    return wilson(float(x.mean()), effective_size(x, member) or float(clusters), t_quantile(0.975, clusters - 1))
+    t = t_quantile((1 + level) / 2, clusters - 1)
+    return wilson(float(x.mean()), effective_size(x, member) or float(clusters), t)
 
 
 def effective_size(x: Floats, member: Numbers) -> float | None:
@@ -107,20 +111,27 @@ def wilson(p: float, n: float, z: float = NormalDist().inv_cdf(0.975)) -> tuple[
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
-def clustered_quantile(values: Sequence[float], clusters: Sequence[Hashable], q: float) -> Quantile:
-    """The `q`-quantile (linear interpolation) of `values`, in their unit, with a 95 % interval that knows about clusters.
+def clustered_quantile(
+    values: Sequence[float], clusters: Sequence[Hashable], q: float, *, level: float = LEVEL
+) -> Quantile:
+    """The `q`-quantile (linear interpolation) of `values`, in their unit, with an interval that knows about clusters.
 
-    Woodruff (1952): the share of values up to the quantile is a pass rate; the ends of its clustered interval are read off
-    the ordered values. An end is None where the values do not reach so far, and for a single cluster. Raises ValueError for
-    no values. (`latency.quantile` is for values that are independent.)
+    How many of n independent values lie below the true quantile is binomial (`latency.quantile`); clusters make them worth
+    fewer: the effective size of the share of values up to the quantile, less again for what is not known of it with few clusters
+    (Korn and Graubard 1998, who do so for the exact interval of a share). The ends are read off the ordered values. An end is
+    None where the values do not reach so far, and for a single cluster. Raises ValueError for no values.
     """
     if not len(values):
         raise ValueError("no values")
     x, member = np.asarray(values, float), numbered(clusters)
-    value, n = float(np.quantile(x, q)), len(x)
-    if not member.max():
+    value, n, c = float(np.quantile(x, q)), len(x), int(member.max()) + 1
+    if c < 2:
         return Quantile(value, None, None)
-    low, high = clustered_wilson((x <= value).astype(float), member)
+    worth = effective_size((x <= value).astype(float), member) or float(c)
+    tail = (1 + level) / 2
+    worth *= (NormalDist().inv_cdf(tail) / t_quantile(tail, c - 1)) ** 2
+    worth = max(1.0, min(worth, float(n)))
+    low, high = (rank / int(worth) for rank in ranks(int(worth), q, level))
     ordered = np.sort(x)
     first, last = math.floor(low * n) - 1, math.floor(high * n)
     return Quantile(

@@ -23,6 +23,7 @@ import numpy as np
 
 from pipeline.latency import Quantile
 from pipeline.stats.intervals import (
+    LEVEL,
     NOTHING,
     Floats,
     Item,
@@ -66,13 +67,18 @@ class Paired:
 
 
 def paired(
-    a: Mapping[Item, float], b: Mapping[Item, float], cluster_of: Mapping[Item, Hashable], *, rates: bool = False
+    a: Mapping[Item, float],
+    b: Mapping[Item, float],
+    cluster_of: Mapping[Item, Hashable],
+    *,
+    rates: bool = False,
+    level: float = LEVEL,
 ) -> Paired:
     """Compares B with A on the items that both have; values are one an item (see `reduce_repeats`).
 
     What stands in the table above is taken by what the values are; `rates` may be above 1, and are no passes even where all
     are 0 or 1. If no item differs in a score that is no pass, there is neither an interval nor an effect that could have been
-    seen. Raises ValueError without shared items.
+    seen. `level` is that of the interval alone. Raises ValueError without shared items.
     """
     shared = [item for item in a if item in b]
     if not shared:
@@ -86,13 +92,13 @@ def paired(
     differing = int(np.count_nonzero(sums))
     if clusters < LEAST_CLUSTERS:
         return Paired(difference, None, None, None, None, None, n, clusters, differing, "")
-    se, t = clustered_se(d, member), t_quantile(0.975, clusters - 1)
+    se, t = clustered_se(d, member), t_quantile((1 + level) / 2, clusters - 1)
     passes = not rates and are_passes(x) and are_passes(y)
     ends: Ends | None = None
     if passes and (clusters > _MOST_FLIPPED or differing < LEAST_CLUSTERS):
-        ends = _difference_of_shares(x, y, member)
+        ends = _difference_of_shares(x, y, member, level)
     elif differing and clusters <= _MOST_FLIPPED:
-        ends = sign_flip_interval(sums, np.bincount(member))
+        ends = sign_flip_interval(sums, np.bincount(member), level=level)
     elif differing:
         ends = difference - t * se, difference + t * se
     test: Literal["mcnemar", "sign-flip", "t"]
@@ -180,8 +186,8 @@ def sign_flip(sums: Floats) -> float:
     return float(np.mean(np.abs(flipped, out=flipped) >= abs(total) - slack))
 
 
-def sign_flip_interval(sums: Floats, sizes: Numbers) -> Ends | None:
-    """The differences that a sign-flip test over clusters does not refuse at 5 %: a 95 % interval for the mean difference.
+def sign_flip_interval(sums: Floats, sizes: Numbers, *, level: float = LEVEL) -> Ends | None:
+    """The differences that a sign-flip test over clusters does not refuse at 1 - `level`: an interval for the mean difference.
 
     `sums` are the clusters' sums of differences, `sizes` how many items each has. Flipping the signs of some clusters gives a
     total as large as the one seen, at a supposed difference, just when their own mean lies below it: the ends are order
@@ -189,7 +195,7 @@ def sign_flip_interval(sums: Floats, sizes: Numbers) -> Ends | None:
     """
     if len(sums) > _MOST_FLIPPED:
         raise ValueError(f"{len(sums)} clusters are too many to go through")
-    rank = math.floor(0.025 * 2 ** len(sums))
+    rank = math.floor((1 - level) / 2 * 2 ** len(sums) + NOTHING)
     if not rank:
         return None
     means = _sums_of_sets(sums)[1:]
@@ -213,13 +219,16 @@ def paired_quantile(
     clusters_a: Sequence[Hashable],
     clusters_b: Sequence[Hashable],
     q: float,
+    *,
+    level: float = LEVEL,
 ) -> Quantile:
-    """By how much the `q`-quantile of `b` lies above that of `a`, in their unit, with a 95 % interval.
+    """By how much the `q`-quantile of `b` lies above that of `a`, in their unit, with an interval.
 
     The intervals of both (`clustered_quantile`) are joined by MOVER (Zou and Donner 2008), with the correlation of the two
     quantiles over the clusters. An end is None where one of theirs is. Raises ValueError for no values.
     """
-    one, other = clustered_quantile(a, clusters_a, q), clustered_quantile(b, clusters_b, q)
+    one = clustered_quantile(a, clusters_a, q, level=level)
+    other = clustered_quantile(b, clusters_b, q, level=level)
     every = numbered([*clusters_a, *clusters_b])
     c = int(every.max()) + 1
     below_a, below_b = (
@@ -239,11 +248,11 @@ def paired_quantile(
     )
 
 
-def _difference_of_shares(x: Floats, y: Floats, member: Numbers) -> Ends:
+def _difference_of_shares(x: Floats, y: Floats, member: Numbers, level: float) -> Ends:
     """Newcombe's interval for paired shares (1998, method 10, without its continuity correction), from the clustered intervals
     of both. An arm whose clusters do not differ is worth as many items as the other."""
     clusters = int(member.max()) + 1
-    t = t_quantile(0.975, clusters - 1)
+    t = t_quantile((1 + level) / 2, clusters - 1)
     worth_a, worth_b = effective_size(x, member), effective_size(y, member)
     share_a, share_b = float(x.mean()), float(y.mean())
     low_a, high_a = wilson(share_a, worth_a or worth_b or float(clusters), t)

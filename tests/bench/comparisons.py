@@ -66,7 +66,7 @@ class Design:
         if self.kind == "median":
             who = list(persona.values())
             found = paired_quantile(a.ravel(), b.ravel(), who, who, 0.5)
-            return found.low > 0 or found.high < 0
+            return (found.low or 0) > 0 or (found.high or 0) < 0
         x, y = (dict(zip(persona, arm.ravel().tolist(), strict=True)) for arm in (a, b))
         found = paired(x, y, persona)
         return found.p <= 0.05 and found.low is not None and (found.low > 0 or found.high < 0)
