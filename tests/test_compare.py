@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import random
 import struct
 import time
 import zipfile
@@ -486,3 +487,24 @@ def test_any_two_arms_make_a_sentence_and_a_table(left, right):
     lines = compared(summary).splitlines()
     assert lines[0].endswith(".") and all(line.isprintable() for line in lines)
     assert (summary["verdict"] == "inconclusive") == (summary["why"] is not None)
+
+
+def test_rates_and_standard_errors_are_those_of_a_leaderboard_made_of_such_judgments(tmp_path):
+    """Pairwise preferences as JSON, one an instruction: the mean, and scipy's standard error of it."""
+    draw = random.Random(3)
+    arms = []
+    for name in "ab":
+        rows = [
+            {"instruction": f"Tell me of {n}", "output_1": "x", "preference": 1 + draw.random(), "n": n}
+            for n in range(300)
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows), "utf-8")
+        arms.append([row["preference"] for row in rows])
+    found = pipeline(
+        *("compare", tmp_path / "a.json", tmp_path / "b.json"),
+        *("--item", "instruction", "--score", "preference", "--json"),
+    )
+    score = json.loads(found.stdout)["scores"]["preference"]
+    for side, values in zip("ab", arms, strict=True):
+        assert score[side]["value"] == pytest.approx(sum(values) / 300)
+        assert score[side]["se"] == pytest.approx(scipy.stats.sem(values))

@@ -219,7 +219,7 @@ def test_an_adapter_changes_what_the_model_says(model, adapter):
 def test_a_model_with_an_adapter_is_another_model(model, adapter, tmp_path):
     tuned = models.with_adapter(model, adapter)
     assert tuned.identity != model.identity and "loud" in tuned.name and tuned.path == model.path
-    with pytest.raises(ConfigError, match="--lora .*gone.gguf"):
+    with pytest.raises(ConfigError, match=r"--lora .*gone\.gguf"):
         models.with_adapter(model, tmp_path / "gone.gguf")
     (tmp_path / "text.gguf").write_text("no model")
     with pytest.raises(ConfigError, match="not a GGUF file"):

@@ -4,6 +4,7 @@ arm.py          one side: who was asked what, what came, and its scores
 runfolders.py   ... from a run folder
 files.py        ... from somebody else's scores: tables, inspect_ai's logs, lm-eval's samples
 comparison.py   both sides, item by item
+explore.py      each score in each category: where to look
 text.py         the same in words
 """
 

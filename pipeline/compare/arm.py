@@ -46,6 +46,7 @@ class Arm:
     path: str
     clusters: str = "personas"
     items: dict[Item, int] = field(default_factory=dict)
+    groups: dict[Item, str] = field(default_factory=dict)  # such as the scenario's category, where it is known
     asked: list[str] = field(default_factory=list)  # for each item, "" where nobody knows
     item_of: list[int] = field(default_factory=list)  # for each reply
     texts: list[str] = field(default_factory=list)  # for each reply

@@ -11,9 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.compare.arm import Arm, Item
+from pipeline.compare.explore import Means, explored
 from pipeline.stats import LEAST_CLUSTERS, Paired, clustered_mean, clustered_quantile, holm, paired, paired_quantile
-
-Means = tuple[dict[Item, float], dict[Item, float]]  # of A and B, of the same items
 
 _ALPHA = 0.05
 _COVERED = 0.95  # share of the items that may be taken for all of them
@@ -54,6 +53,7 @@ def compare_arms(a: Arm, b: Arm) -> dict[str, Any]:
         "scores": scores,
         "latency": _latencies(a, b, same),
         "states": {state: [a.states[state], b.states[state]] for state in sorted(a.states | b.states)},
+        "explored": explored(a, b, means),
         "flips": _flips(a, b, means, scores),
         "notes": [*_coverage(len(same), found), *_notes(a, b)],
     }

@@ -18,7 +18,7 @@ from pipeline.plan import CONTRAST
 from pipeline.runfolder import RunFolder
 
 _REPLIES = (
-    *("item_id", "persona_id", "scenario_id", "sample", "arm", "line", "reply", "outcome", "finish_reason"),
+    *("item_id", "persona_id", "scenario_id", "category", "sample", "arm", "line", "reply", "outcome", "finish_reason"),
     *("e2e", "ttft", "ttfv", "tpot", "gap", "sent"),
 )
 _TIMES = ("e2e", "ttft", "ttfv", "tpot", "gap")
@@ -42,9 +42,13 @@ def read_run(folder: RunFolder) -> Arm:
     scores = _table(folder.scores, ("item_id", "scorer", "value"))
     arm = Arm(str(folder.path))
     cut = pc.utf8_slice_codeunits(pc.fill_null(replies["reply"], ""), 0, TEXT).to_pylist()
-    columns = (replies[name].to_pylist() for name in ("persona_id", "scenario_id", "line", "outcome", "finish_reason"))
-    for persona, scenario, line, outcome, reason, text in zip(*columns, cut, strict=True):
+    columns = (
+        replies[name].to_pylist()
+        for name in ("persona_id", "scenario_id", "category", "line", "outcome", "finish_reason")
+    )
+    for persona, scenario, category, line, outcome, reason, text in zip(*columns, cut, strict=True):
         arm.add((persona, scenario), line or "", text)
+        arm.groups[persona, scenario] = category or ""
         arm.states["truncated" if outcome == "reply" and reason == "length" else outcome] += 1
     for name in _TIMES:
         seconds = replies[name].to_numpy()

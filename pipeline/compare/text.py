@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.progress import printable
 
 _NAMED = 3  # scorers in a sentence
+_EXPLORED = 12  # looks that are listed
 _WIDE = 100  # characters of a text that are shown
 
 
@@ -16,7 +17,12 @@ def compared(summary: dict[str, Any]) -> str:
     lines.append(f"{summary['items']} items{clusters} are in both" + _fallen_out(summary))
     if summary["scores"]:
         lines += ["", *_scores(summary)]
-    lines += [*_latency(summary["latency"]), *_states(summary["states"]), *_flips(summary)]
+    lines += [
+        *_explored(summary["explored"]),
+        *_latency(summary["latency"]),
+        *_states(summary["states"]),
+        *_flips(summary),
+    ]
     if summary["notes"]:
         lines += ["", *summary["notes"]]
     return printable("\n".join(lines))
@@ -149,6 +155,21 @@ def _scores(summary: dict[str, Any]) -> list[str]:
 
 def _mean(found: dict[str, Any]) -> str:
     return f"{found['value']:.3f}" + (f" ({found['se']:.3f})" if found["se"] is not None else "")
+
+
+def _explored(explored: dict[str, Any]) -> list[str]:
+    if not explored["found"]:
+        return []
+    lines = [
+        "",
+        f"Where to look: what stands out among {explored['looks']} looks by category (Benjamini-Hochberg; no verdict)",
+    ]
+    for one in explored["found"][:_EXPLORED]:
+        p = "<0.001" if one["p_bh"] < 0.001 else f"{one['p_bh']:.3f}"
+        lines.append(f"  {_line(one['group']):20} {_line(one['scorer']):20} {_difference(one):28} {p:>7}")
+    if more := len(explored["found"]) - _EXPLORED:
+        lines += [f"  and {more} more"] if more > 0 else []
+    return lines
 
 
 def _latency(latency: dict[str, Any]) -> list[str]:
