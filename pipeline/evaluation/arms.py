@@ -75,7 +75,8 @@ def read_arms(folder: RunFolder) -> Arms:
 
 def run_arms(arms: Arms, folder: RunFolder, watch: Watcher) -> Ended:
     """Ask whatever is missing, arm by arm. Raises ConfigError before anything is sent."""
-    if folder.manifest_path.exists() and "arms" not in folder.manifest():
+    before = folder.manifest() if folder.manifest_path.exists() else {"arms": {}}
+    if "arms" not in before:
         raise ConfigError(f"{folder.path}: a run without arms. Take another --out.")
     asyncio.run(_look(arms, folder.path / ".inputs.part"))
     asked = {
@@ -88,7 +89,7 @@ def run_arms(arms: Arms, folder: RunFolder, watch: Watcher) -> Ended:
             "arms": asked,
             "gates": arms.gates,
             "thinking_timeout": arms.thinking_timeout,
-            "started": now(),
+            "started": before.get("started") or now(),
             "finished": None,
         }
     )
