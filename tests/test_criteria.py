@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import ConfigError
@@ -185,6 +185,7 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(setting, said):
     assert said in wrong(setting)
 
 
+@settings(deadline=None)  # a file is read each time
 @given(st.text(max_size=12), st.text(max_size=12), st.text(max_size=12))
 def test_whatever_is_set_is_taken_or_named_as_wrong(name, key, value):
     for setting in (f"{name}.{key}={value}", f"finished.{key}={value}", f"box_length.words={value}", value):

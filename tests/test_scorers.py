@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.criteria import load_criteria
+from pipeline.criteria import Panel, load_criteria
 from pipeline.records import Completion, Item, Message, Request, Turn
 
 FIELDS = ("world", "setting", "personality", "speech", "home", "trade", "kin", "hides", "wants", "greeting")
@@ -253,6 +253,13 @@ def test_missing_material_is_not_applicable():
     assert {name: s.value for name, s in silence.items() if name != "non_empty"} == dict.fromkeys(
         name for name in silence if name != "non_empty"
     )
+
+
+def test_several_turns_are_read_as_each_is_read_alone():
+    turns = [turn("Halt."), turn(""), turn("I am an AI language model.")]
+    assert PANEL.read(turns) == [score(one) for one in turns]
+    assert Panel({}, {}).read(turns) == [{}, {}, {}]
+    assert PANEL.read([]) == []
 
 
 def test_a_stretch_of_the_prompt_is_found_wherever_it_begins():

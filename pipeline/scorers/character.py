@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
-from pipeline.scorers.words import WORD, plain, words
+from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.words import WORD, has_word, plain, words
 
-_GOOD = Score(1.0)
-_SILENT = Score(None, "nothing was said")
 _EVIDENCE = 120  # characters
 _CROWD = 2  # of words in which an assistant refuses
 _ENOUGH = 50  # places in a reply that are looked at more closely
@@ -94,14 +93,14 @@ def in_character(turn: Turn) -> Score:
     of a thing that the player brought up.
     """
     if not turn.text:
-        return _SILENT
+        return SILENT
     sought = _leaks(working_folder())
     if not sought.may_be_in(turn.text):
-        return _GOOD
+        return GOOD
     for section, match in sought.matches(_LEAKS, turn.text):
         if not _may_leak(section, match, turn):
             return Score(0.0, _LEAKS[section], as_in_the_reply(match, turn.text))
-    return _GOOD
+    return GOOD
 
 
 def no_refusal(turn: Turn) -> Score:
@@ -110,14 +109,14 @@ def no_refusal(turn: Turn) -> Score:
     An NPC's own no passes ("I can't help you, the gate stays shut"), and so do its morals, in its own words.
     """
     if not turn.text:
-        return _SILENT
+        return SILENT
     sought = _refusals(working_folder())
     if not sought.may_be_in(turn.text):
-        return _GOOD
+        return GOOD
     for section, match in sought.matches(_REFUSALS, turn.text):
         if not _may_refuse(section, match, sought, turn):
             return Score(0.0, _REFUSALS[section], as_in_the_reply(match, turn.text))
-    return _GOOD
+    return GOOD
 
 
 class _Sought(NamedTuple):
@@ -247,7 +246,7 @@ def _refusals(folder: str) -> _Sought:
 
 def _may_leak(section: str, match: re.Match[str], turn: Turn) -> bool:
     what = match["what"] or match[0]
-    if _stands_in(what, _own_words(turn)):
+    if has_word(what, _own_words(turn)):
         return True
     if section in _UNLESS_A_MACHINE and _leaks(working_folder()).patterns["machine words"].search(_nature(turn)):
         return True
@@ -260,7 +259,7 @@ def _may_leak(section: str, match: re.Match[str], turn: Turn) -> bool:
 
 def _may_refuse(section: str, match: re.Match[str], sought: _Sought, turn: Turn) -> bool:
     if section in ("phrases", "machine phrases"):
-        if match[0] in plain(turn.line) or _stands_in(match[0], _own_words(turn)):
+        if match[0] in plain(turn.line) or has_word(match[0], _own_words(turn)):
             return True
         return section == "machine phrases" and bool(
             _leaks(working_folder()).patterns["machine words"].search(_nature(turn))
@@ -284,10 +283,6 @@ def _only_supposed(match: re.Match[str]) -> bool:
     return (bool(before) and before[-1].strip("\",'") in _SUPPOSED) or re.match(
         r"[^.!?,;]{0,30}\?", text[match.end() :][:31]
     ) is not None
-
-
-def _stands_in(phrase: str, text: str) -> bool:
-    return phrase in text and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text) is not None
 
 
 def _own_words(turn: Turn) -> str:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
 from pipeline.scorers.meaning import Meaning, meaning, stem, stems
-from pipeline.scorers.words import as_written, plain, spans, words
+from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.words import as_written, has_word, plain, spans, words
 
 _EVIDENCE = 120  # characters
 _LOOKED_AT = 4_000  # characters of a reply or a line: what they do with a claim they do at once
@@ -17,6 +18,12 @@ _LONGEST = 600  # characters of a claim
 _BRACKETED = re.compile(
     rf"\(([^()]{{3,{_LONGEST}}})\)|\[([^\[\]]{{3,{_LONGEST}}})\]|\{{([^{{}}]{{3,{_LONGEST}}})\}}|\*([^*]{{3,{_LONGEST}}})\*"
 )
+_BEGINS = re.compile(r"(?:\A|[.!?*\"] ?)\Z")
+_CALLED = re.compile(r"(?:\? ([\w'-]+))?!")
+_INTERRUPTS = re.compile(r"(?:\A|, |[.!?*\"] )\Z")
+_ENDS = re.compile(r"[.,!]")
+_GREETING = 40  # characters
+_YOU_ARE_NOW = re.compile(r"\byou(?: are|'re) now\b")
 _SCORE = re.compile(r"[+-] ?\d")  # "[Loyalty +100]"
 _TOLD = 4  # words
 _SHARED = 2  # telling words of the claim in a sentence
@@ -40,7 +47,7 @@ def checks_claims(turn: Turn) -> Score:
     Doubt, questions, mockery and silence pass. A gesture of the player's own body is no claim.
     """
     if not turn.text:
-        return Score(None, "nothing was said")
+        return SILENT
     line = turn.line[:_LOOKED_AT]
     bracketed = "(" in line or "*" in line or "[" in line or "{" in line
     claim = _claim(line, turn.item.npc.name, working_folder()) if bracketed else None
@@ -49,10 +56,10 @@ def checks_claims(turn: Turn) -> Score:
     text = plain(turn.text[:_LOOKED_AT])
     lists = _lists(working_folder())
     if any(lists["doubting"].within(text)):
-        return Score(1.0)
+        return GOOD
     if taken := _taken(text, claim, lists, turn):
         return Score(0.0, "takes a claim in brackets for real", as_written(taken, turn.text)[:_EVIDENCE])
-    return Score(1.0)
+    return GOOD
 
 
 class _Phrases:
@@ -66,6 +73,8 @@ class _Phrases:
         self._by_first = {first: re.compile(any_of(found)) for first, found in by_first.items()}
 
     def within(self, text: str) -> Iterator[re.Match[str]]:
+        if self._by_first.keys().isdisjoint(words(text)):
+            return
         for span in spans(text):
             pattern = self._by_first.get(span[0])
             if pattern and (match := pattern.match(text, span.start())):
@@ -81,8 +90,8 @@ class _Claim(NamedTuple):
     telling: frozenset[str]  # stems
     news: frozenset[str]  # those of them that say what has changed: "the gate is open", "the snow has melted"
     of_npc: bool  # whether the NPC itself is said to have changed
-    named: re.Pattern[str]  # who is said to be there, spoken to: "Tobin!"
-    titled: re.Pattern[str]  # what somebody is said to be, spoken to: ", partner,"
+    names: frozenset[str]  # who is said to be there
+    titles: frozenset[str]  # what somebody is said to be
 
 
 @lru_cache(maxsize=512)
@@ -98,17 +107,13 @@ def _claim(line: str, name: str, where: str) -> _Claim | None:
     if not claimed:
         return None
     telling = [word for text in claimed for word in words(text) if word not in known.function]
-    stemmed = frozenset(map(stem, telling))
-    names = any_of(sorted({form for word in telling for form in (word, word.removesuffix("s"), word + "s")}))
-    titles = any_of(word for word in telling if lists["titles"].begins(word) == word)
-    greeting = r"(?<!\w)" + any_of(lexicon("claims").get("greetings", ()))
-    mine = re.compile(rf"\b(?:you(?: are|'re)|{re.escape(plain(name))} is) now\b")
+    itself = f"{plain(name)} is now"
     return _Claim(
-        stemmed,
+        frozenset(map(stem, telling)),
         frozenset(stem(word) for text in claimed for word in _news(words(text), lists, known)),
-        any(mine.search(text) for text in claimed),
-        re.compile(rf"(?:\A|[.!?*\"] ?){names}(?:!|\? {names}!)|{greeting},? {names}[!,.]"),
-        re.compile(rf"(?:\A|, |[.!?*\"] ){titles}[.,!]"),
+        any(_YOU_ARE_NOW.search(text) or has_word(itself, text) for text in claimed),
+        frozenset(form for word in telling for form in (word, word.removesuffix("s"), word + "s")),
+        frozenset(word for word in telling if lists["titles"].begins(word) == word),
     )
 
 
@@ -145,18 +150,20 @@ def _lists(_where: str) -> Mapping[str, _Phrases]:
     return defaultdict(lambda: _Phrases(()), {name: _Phrases(phrases) for name, phrases in lexicon("claims").items()})
 
 
+@lru_cache(maxsize=4)
+def _greeted(_where: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){any_of(lexicon('claims').get('greetings', ()))},? \Z")
+
+
 def _taken(text: str, claim: _Claim, lists: Mapping[str, _Phrases], turn: Turn) -> str:
     """The words that take it for real, or ""."""
     for section in _TAKEN:
         for match in lists[section].within(text):
             if match[0] not in _own_words(turn) and not _held_back(text, match):
                 return match[0]
-    for pattern, ending in ((claim.named, ""), (claim.titled, "!")):
-        spoken_to = pattern.search(text)
-        if spoken_to and spoken_to[0].endswith(ending):
-            called = spoken_to[0].strip(' .,!?*"')
-            if called not in _own_words(turn):
-                return called
+    for called in (_named(text, claim), _titled(text, claim)):
+        if called and called not in _own_words(turn):
+            return called
     agreed = lists["agreeing"].begins(text)
     if agreed and text[len(agreed) :][:1] in ("", ".", ",", "!") and not claim.telling.isdisjoint(stems(turn.text)):
         return agreed
@@ -169,6 +176,30 @@ def _taken(text: str, claim: _Claim, lists: Mapping[str, _Phrases], turn: Turn) 
             and not any(lists["denying"].within(sentence[1]))
         ):
             return sentence[1].strip()
+    return ""
+
+
+def _named(text: str, claim: _Claim) -> str:
+    """Who is said to be there, spoken to: "Tobin!", "Tobin? Tobin!", "Oh, Tobin." """
+    for word in spans(text) if not claim.names.isdisjoint(words(text)) else ():
+        if word[0] not in claim.names:
+            continue
+        start, end = word.span()
+        called = _CALLED.match(text, end)
+        if called and (called[1] or word[0]) in claim.names and _BEGINS.search(text, max(start - 2, 0), start):
+            return text[start : called.end() - 1]
+        greeted = _greeted(working_folder()).search(text, max(start - _GREETING, 0), start)
+        if greeted and _ENDS.match(text, end):
+            return text[greeted.start() : end]
+    return ""
+
+
+def _titled(text: str, claim: _Claim) -> str:
+    """What somebody is said to be, spoken to, as the first so called: ", partner!" """
+    for word in spans(text) if not claim.titles.isdisjoint(words(text)) else ():
+        start, end = word.span()
+        if word[0] in claim.titles and _INTERRUPTS.search(text, max(start - 2, 0), start) and _ENDS.match(text, end):
+            return word[0] if text[end] == "!" else ""
     return ""
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.meaning import own_words, stem, stems
-from pipeline.scorers.settled import LOOKED_AT, NAME, NUMBER, VALUES, Facts, Kin, asked, facts, number
+from pipeline.scorers.settled import LOOKED_AT, NAME, NUMBER, NUMBERS, VALUES, Facts, Kin, asked, facts, number
+from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import words
 
 _EVIDENCE = 120  # characters
@@ -60,21 +61,20 @@ def true_to_facts(turn: Turn) -> Score:
     The past, wishes, hearsay, metaphors and what others are pass, and so does whatever a field does not settle.
     """
     if not turn.text:
-        return Score(None, "nothing was said")
+        return SILENT
     settled = facts(turn.item.npc)
     if not settled.any:
         return Score(None, "the persona names no age, trade, kin or home")
-    spoken = settled.gate.intersection(words(turn.text))
-    wanted = asked(turn.line)
-    if not spoken and not wanted:
-        return Score(1.0)
-    said = _Said(turn.text[:LOOKED_AT].replace("’", "'"), turn.line, wanted, frozenset(words(turn.text)))
-    for what, (reason, contradicted) in _RULES.items():
-        if settled.gates[what].isdisjoint(spoken) and not (wanted and _is_asked(what, wanted)):
-            continue
-        if (found := contradicted(said, settled)) is not None:
-            return Score(0.0, reason, turn.text[found[0] : found[1]][:_EVIDENCE])
-    return Score(1.0)
+    said, wanted = frozenset(words(turn.text)), asked(turn.line)
+    of_itself = not _FIRST.isdisjoint(said)
+    whole = None
+    for what, rule in _RULES.items():
+        tells = (of_itself or not rule.of_itself) and not rule.needed(settled).isdisjoint(said)
+        if tells or (wanted and _is_asked(what, wanted)):
+            whole = whole or _Said(turn.text[:LOOKED_AT].replace("’", "'"), turn.line, wanted, said)
+            if (found := rule.contradicted(whole, settled)) is not None:
+                return Score(0.0, rule.reason, turn.text[found[0] : found[1]][:_EVIDENCE])
+    return GOOD
 
 
 class _Said(NamedTuple):
@@ -301,7 +301,7 @@ def _kin_age(said: _Said, settled: Facts) -> Found:
 
 def _wrong_knowledge(said: _Said, settled: Facts) -> Found:
     """ "Twelve people sleep in the cold berths", where nine do; "Up the west channel", where it is the east one."""
-    if not settled.counted and not settled.excluded:
+    if settled.of_knowledge.isdisjoint(said.words):
         return None
     line, whole = frozenset(stems(said.line[:LOOKED_AT])), frozenset(stems(said.text))
     if not any(fact.what in whole for fact in settled.counted) and all(
@@ -337,11 +337,25 @@ _KIN_RULES: dict[Callable[[_Said, Facts], Found], frozenset[str]] = {  # and wit
     _other_names: frozenset(("my",)),
     _fate: frozenset(("is", "are", "died", "drowned", "passed", "was", "were")),
 }
-_RULES: dict[str, tuple[str, Callable[[_Said, Facts], Found]]] = {
-    "age": ("is another age", _wrong_age),
-    "name": ("has another name", _wrong_name),
-    "trade": ("has another trade", _wrong_trade),
-    "kin": ("has other kin", _wrong_kin),
-    "home": ("lives elsewhere", _wrong_home),
-    "knows": ("tells otherwise what it knows", _wrong_knowledge),
+_FIRST = frozenset(("i", "i'm", "i've", "my"))
+_NAMING = frozenset(("name", "name's", "call", "calls", "called", "go"))
+_LIVING = frozenset(("live", "dwell", "reside", "lodge", "sleep", "home"))
+
+
+class _Rule(NamedTuple):
+    reason: str
+    contradicted: Callable[[_Said, Facts], Found]
+    needed: Callable[[Facts], frozenset[str]]  # words without any of which a reply says nothing of it
+    of_itself: bool  # nor without "I" or "my"
+
+
+_RULES = {
+    "age": _Rule("is another age", _wrong_age, lambda settled: NUMBERS, True),
+    "name": _Rule("has another name", _wrong_name, lambda settled: _NAMING, False),
+    "trade": _Rule("has another trade", _wrong_trade, lambda settled: settled.lists.trade_words, True),
+    "kin": _Rule("has other kin", _wrong_kin, lambda settled: settled.of_kin, False),
+    "home": _Rule("lives elsewhere", _wrong_home, lambda settled: _LIVING, True),
+    "knows": _Rule(
+        "tells otherwise what it knows", _wrong_knowledge, lambda settled: settled.lists.of_knowledge, False
+    ),
 }

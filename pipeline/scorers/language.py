@@ -4,12 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from pipeline.errors import ConfigError
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import lexicon, working_folder
+from pipeline.scorers.meaning import of_persona
+from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import spans, words
 
 _LATIN = "Latin"
@@ -104,16 +107,18 @@ def language(turn: Turn, *, stretch: int = 4, also: str = "") -> Score:
     """
     text, npc = turn.text[:_PLENTY], turn.item.npc
     if not text:
-        return Score(None, "nothing was said")
+        return SILENT
     here = working_folder()  # whose own lexicon goes first
-    expected = _of_persona(here, also, npc.speech, npc.description, npc.personality, npc.greeting, *npc.examples)
+    known = _known_of(npc)
+    if (expected := known.get(also)) is None:
+        expected = known[also] = _of_persona(npc, here, also)
     if expected.languages and not _stretch(text, expected, stretch):
-        return Score(1.0)
+        return GOOD
     expected = _with_line(here, expected.languages, turn.line)
     if not expected.languages:
         return Score(None, "the persona's language is not known")
     found = _stretch(text, expected, stretch)
-    return Score(0.0, f"goes over to {found[0]}", found[1][:120]) if found else Score(1.0)
+    return Score(0.0, f"goes over to {found[0]}", found[1][:120]) if found else GOOD
 
 
 def _stretch(text: str, expected: _Expected, least: int) -> tuple[str, str] | None:
@@ -209,21 +214,28 @@ def _heaviest(weights: Sequence[float]) -> tuple[float, int, int]:
     return best
 
 
-@lru_cache(maxsize=256)
-def _of_persona(here: str, also: str, speech: str, *about: str) -> _Expected:
+@of_persona
+def _known_of(npc: SimpleNamespace) -> dict[str, _Expected]:
+    """By what may be spoken besides."""
+    return {}
+
+
+def _of_persona(npc: SimpleNamespace, here: str, also: str) -> _Expected:
     """Of what it is described and greets in, of its example lines, of what it is said to speak."""
     known = _languages(here)
-    description, personality, *voice = about
-    found = {*_written_in(known, f"{description}\n{personality}\n{speech}"), *_written_in(known, "\n".join(voice))}
-    said = words(speech)
+    about, voice = (npc.description, npc.personality, npc.speech), (npc.greeting, *npc.examples)
+    found = {*_written_in(known, "\n".join(about)), *_written_in(known, "\n".join(voice))}
+    said = words(npc.speech)
     if known.tinge.isdisjoint(said):
         found.update(known.names[word] for word in said if word in known.names)
-    for before, after in pairwise(words(description)):
-        found.update(
-            known.names[word]
-            for word, verb in ((before, after), (after, before))
-            if verb.startswith("speak") and word in known.names
-        )
+    described = words(npc.description)
+    if not known.names.keys().isdisjoint(described):
+        for before, after in pairwise(described):
+            found.update(
+                known.names[word]
+                for word, verb in ((before, after), (after, before))
+                if verb.startswith("speak") and word in known.names
+            )
     for name in filter(None, (name.strip().casefold() for name in also.split(","))):
         if name not in known.names and name != "latin":
             raise ConfigError(f"language.also: {name!r} is no language that data/lexicons/languages.txt has.")
@@ -243,7 +255,7 @@ def _written_in(known: _Languages, text: str) -> frozenset[str]:
     scripts = Counter({_LATIN: sum(map(len, words(text)))} if text.isascii() else _scripts(text))
     if scripts["Japanese"] > scripts["Chinese"] / 5:  # it is written in both
         scripts["Japanese"] += scripts.pop("Chinese", 0)
-    counts = Counter(name for word in words(text) for name in known.of_word.get(word, ()))
+    counts = Counter(chain.from_iterable(map(known.of_word.get, words(text), repeat(()))))
     found: set[str] = set()
     for script, letters in scripts.items():
         if letters < scripts.total() * _PART:

@@ -1,7 +1,7 @@
 """Whether a reply says its prompt aloud: recites it, talks about it, or has a chat template's tokens."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -9,8 +9,10 @@ from typing import NamedTuple
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
 from pipeline.scorers.meaning import meaning, of_persona, stem, stems
+from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import as_written, plain, spans, words
 
+_SHORTEST = 4  # words in a row that are looked up
 _IN_A_ROW = 8  # words of the prompt: too many for chance
 _EVIDENCE = 120  # characters
 _PROMPTS = 8  # of one persona that are kept
@@ -24,8 +26,6 @@ _TEMPLATE_TOKEN = re.compile(
 )
 _SENTENCE = re.compile(r"[.!?…\n]+")
 
-Gram = tuple[str, str, str]
-
 
 def no_prompt_leak(
     turn: Turn, *, in_a_row: int = _IN_A_ROW, near: int = 8, of_rules: int = 6, after_cue: int = 3
@@ -38,24 +38,23 @@ def no_prompt_leak(
     """
     text = turn.text
     if not text:
-        return Score(None, "nothing was said")
+        return SILENT
     marked = "<" in text or "[" in text or "#" in text or "{" in text
     if marked and (token := _TEMPLATE_TOKEN.search(text)):
         return Score(0.0, "a chat template's token", token[0])
-    own = _own(turn.item.npc)
-    if found := _spoken_of(turn, own):
+    if found := _spoken_of(turn):
         return Score(0.0, "speaks of its prompt", as_written(found, text)[:_EVIDENCE])
     system = _system(turn)
     if not system:
         return Score(None, "there is no system message")
-    in_a_row = max(in_a_row, 4)
-    if (prompt := own.prompts.get(system)) is None:
-        if len(own.prompts) >= _PROMPTS:
-            own.prompts.clear()
-        prompt = own.prompts[system] = _Prompt(system, own)
-    if found := _row(turn, prompt, in_a_row) or _nearly(turn, prompt, near, of_rules, after_cue):
+    prompts = _prompts_of(turn.item.npc)
+    if (prompt := prompts.get(system)) is None:
+        if len(prompts) >= _PROMPTS:
+            prompts.clear()
+        prompt = prompts[system] = _Prompt(system, turn.item.npc)
+    if found := _row(turn, prompt, max(in_a_row, _SHORTEST)) or _nearly(turn, prompt, near, of_rules, after_cue):
         return Score(0.0, "says its prompt aloud", found[:_EVIDENCE])
-    return Score(1.0)
+    return GOOD
 
 
 def _system(turn: Turn) -> str:
@@ -99,40 +98,32 @@ def _phrases(_where: str) -> _Phrases:
     )
 
 
-class _Own(NamedTuple):
-    """The persona's part in it."""
-
-    phrases: _Phrases
-    words: str  # plain
-    may_say: tuple[str, ...]
-    description: str
-    traits: tuple[str, str]
-    prompts: dict[str, "_Prompt"]  # by the system message, which may name the player
-
-
 @of_persona
-def _own(npc: SimpleNamespace) -> _Own:
-    lists = ("\n".join(npc.knows), "\n".join(npc.examples))
-    traits = (npc.personality[:_INDEXED], npc.speech[:_INDEXED])
-    facts = (npc.home, npc.trade, npc.kin, npc.wants, npc.hides, npc.greeting, *lists)
-    about = (npc.name, npc.description, npc.setting, *traits, npc.trade, npc.kin, npc.greeting, *lists)
-    may_say = tuple(text[:_INDEXED] for text in facts)
-    return _Own(_phrases(working_folder()), plain(" ".join(about)), may_say, npc.description, traits, {})
+def _own_words(npc: SimpleNamespace) -> str:
+    about = (
+        npc.name,
+        npc.description,
+        npc.setting,
+        npc.personality[:_INDEXED],
+        npc.speech[:_INDEXED],
+        npc.trade,
+        npc.kin,
+    )
+    return plain(" ".join((*about, npc.greeting, *npc.knows, *npc.examples)))
 
 
-def _spoken_of(turn: Turn, own: _Own) -> str:
-    phrases = own.phrases
-    text = turn.text
+def _spoken_of(turn: Turn) -> str:
+    text, phrases = turn.text, _phrases(working_folder())
     if text.count(":") > 1 and (found := _form(phrases, text)):
         return found
     if phrases.gate.isdisjoint(words(text)):
         return ""
-    text = plain(text)
+    text, own = plain(text), _own_words(turn.item.npc)
     for pattern in (phrases.own, phrases.orders, phrases.mentions):
         for match in pattern.finditer(text):
-            if match[0] in own.words or _asked(text, match.end()):
+            if match[0] in own or _asked(text, match.end()):
                 continue
-            if pattern is phrases.mentions and (match[0] in plain(turn.line) or phrases.machines.search(own.words)):
+            if pattern is phrases.mentions and (match[0] in plain(turn.line) or phrases.machines.search(own)):
                 continue
             return match[0]
     return ""
@@ -154,34 +145,53 @@ class _Prompt:
     """A system message, ready for replies to be looked up in it. Most replies share nothing with it that counts: what only the
     others need is made when the first of them comes."""
 
-    def __init__(self, system: str, own: _Own) -> None:
-        self._own, self._known = own, meaning()
-        self._system = system[:_INDEXED]
-        told = _telling(self._system, self._known.function)
-        self.said = _in_a_row(words(self._system))
-        self.told = _in_a_row(told)
-        self.telling = frozenset(told)
-        self.cues, self.function = own.phrases.cues, self._known.function
+    def __init__(self, system: str, npc: SimpleNamespace) -> None:
+        self._system, self._npc = system[:_INDEXED], npc
+        self.cues, self.function = _phrases(working_folder()).cues, meaning().function
+        self.rows = frozenset(_runs(words(self._system), _SHORTEST))
+        self.telling = frozenset(_telling(self._system, self.function))
 
     def recites(self, row: tuple[str, ...]) -> bool:
         """Whether these words stand in it so, and may not be said."""
-        return _in_a_row(row) in self.said and not _sayable(row, self._may_say)
+        return _in_a_row(row) in self._said and not _sayable(row, self._may_say)
+
+    @cached_property
+    def _said(self) -> str:
+        return _in_a_row(words(self._system))
 
     @cached_property
     def _may_say(self) -> str:
-        return _in_a_row(words("\n".join((*self._own.may_say, self._own.description))[:_INDEXED]))
+        return _in_a_row(words("\n".join((*_facts(self._npc), self._npc.description))[:_INDEXED]))
 
     @cached_property
-    def sayable(self) -> set[Gram]:
-        """Three telling words in a row that may be said."""
-        return _grams(self._own.may_say, self._known.function)
+    def told(self) -> set[int]:
+        """Its telling words, three in a row."""
+        return _grams([self._system], self.function)
 
     @cached_property
-    def rules(self) -> set[Gram]:
+    def sayable(self) -> set[int]:
+        """Those that may be said."""
+        return _grams(_facts(self._npc), self.function)
+
+    @cached_property
+    def rules(self) -> set[int]:
         """Those out of its rules, and out of the persona's traits."""
-        rules = self._own.phrases.rules
+        rules = _phrases(working_folder()).rules
         sentences = [sentence for sentence in _SENTENCE.split(self._system) if rules.search(plain(sentence))]
-        return _grams([" ".join(sentences), *sentences, *self._own.traits], self._known.function)
+        traits = (self._npc.personality[:_INDEXED], self._npc.speech[:_INDEXED])
+        return _grams([" ".join(sentences), *sentences, *traits], self.function)
+
+
+@of_persona
+def _prompts_of(npc: SimpleNamespace) -> dict[str, _Prompt]:
+    """By the system message, which may name the player."""
+    return {}
+
+
+def _facts(npc: SimpleNamespace) -> tuple[str, ...]:
+    lists = ("\n".join(npc.knows), "\n".join(npc.examples))
+    facts = (npc.home, npc.trade, npc.kin, npc.wants, npc.hides, npc.greeting, *lists)
+    return tuple(text[:_INDEXED] for text in facts)
 
 
 def _sayable(row: tuple[str, ...], may_say: str) -> bool:
@@ -190,12 +200,13 @@ def _sayable(row: tuple[str, ...], may_say: str) -> bool:
     return _in_a_row(row[:most]) in may_say or _in_a_row(row[-most:]) in may_say
 
 
-def _grams(texts: Iterable[str], function: frozenset[str]) -> set[Gram]:
-    grams: set[Gram] = set()
-    for text in texts:
-        told = _telling(text, function)
-        grams.update(zip(told, told[1:], told[2:], strict=False))
-    return grams
+def _grams(texts: Iterable[str], function: frozenset[str]) -> set[int]:
+    return {gram for text in texts for gram in _runs(_telling(text, function), 3)}
+
+
+def _runs(said: Sequence[str], size: int) -> Iterator[int]:
+    """Each `size` words in a row, by their hash: hundreds of tuples for each persona would keep the garbage collector busy."""
+    return map(hash, zip(*(said[at:] for at in range(size)), strict=False))
 
 
 def _telling(text: str, function: frozenset[str]) -> list[str]:
@@ -210,19 +221,14 @@ def _in_a_row(said: Iterable[str]) -> str:
 def _row(turn: Turn, prompt: _Prompt, in_a_row: int) -> str:
     """The first `in_a_row` words that stand so in the prompt, or ""."""
     said = words(turn.text)[:_WORDS]
-    heard = ""
-    # Every stretch of eight holds one of four that begins at a multiple of four: only these are looked up.
-    for part in range(0, len(said) - 3, 4):
-        if _in_a_row(said[part : part + 4]) not in prompt.said:
-            continue
-        for start in range(max(0, part + 4 - in_a_row), min(part, len(said) - in_a_row) + 1):
-            row = said[start : start + in_a_row]
-            if not prompt.recites(row):
-                continue
-            heard = heard or _in_a_row(words(turn.line)[:_WORDS])
-            if _in_a_row(row) not in heard:
-                where = spans(turn.text)
-                return turn.text[where[start].start() : where[start + in_a_row - 1].end()]
+    if prompt.rows.isdisjoint(_runs(said, _SHORTEST)):
+        return ""
+    heard = _in_a_row(words(turn.line)[:_WORDS])
+    for start in range(len(said) - in_a_row + 1):
+        row = said[start : start + in_a_row]
+        if prompt.recites(row) and _in_a_row(row) not in heard:
+            where = spans(turn.text)
+            return turn.text[where[start].start() : where[start + in_a_row - 1].end()]
     return ""
 
 
@@ -232,15 +238,18 @@ def _nearly(turn: Turn, prompt: _Prompt, near: int, of_rules: int, after_cue: in
     if len(prompt.telling.intersection(all_stems)) < 3:
         return ""
     told = [one for word, one in zip(said, all_stems, strict=False) if word not in prompt.function]
-    hits = [n for n in range(len(told) - 2) if _in_a_row(told[n : n + 3]) in prompt.told]
-    hits = [n for n in hits if (told[n], told[n + 1], told[n + 2]) not in prompt.sayable]
+    grams = list(_runs(told, 3))
+    if prompt.told.isdisjoint(grams):
+        return ""
+    asked = _grams([turn.line[:_INDEXED]], prompt.function)
+    hits = [
+        n for n, gram in enumerate(grams) if gram in prompt.told and gram not in prompt.sayable and gram not in asked
+    ]
     if not hits:
         return ""
     at = [n for n, word in enumerate(said) if word not in prompt.function]
-    asked = _grams([turn.line[:_INDEXED]], prompt.function)
-    hits = [n for n in hits if (told[n], told[n + 1], told[n + 2]) not in asked]
     recited = {n + more for n in hits for more in range(3)}
-    of_rule = {n + more for n in hits if (told[n], told[n + 1], told[n + 2]) in prompt.rules for more in range(3)}
+    of_rule = {n + more for n in hits if grams[n] in prompt.rules for more in range(3)}
     cued = len(of_rule) >= after_cue and not prompt.cues.isdisjoint(said[: at[min(of_rule)]])
     if cued or len(of_rule) >= of_rules or len(recited) >= near:
         first = min(recited)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import lexicon, working_folder
+from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import words
 
 _EMOTE = re.compile(r"\*[^*\n]{1,300}\*|\A\([^()\n]{1,300}\)|\([^()\n]{1,300}\)\Z")
@@ -57,18 +58,18 @@ def no_echo(turn: Turn, *, share: float = 0.75) -> Score:
     """
     text = turn.text
     if not text:
-        return Score(None, "nothing was said")
+        return SILENT
     if not turn.line:
         return Score(None, "there is no line of the player's")
     line = _line(turn.line, working_folder())  # whose own lexicon goes first
     if line.solid and line.solid in (solid := "".join(words(text))) and len(line.solid) >= share * len(solid):
         return Score(0.0, "says the player's line back", text[:120])
     if len(line.forms.intersection(words(text))) < _FEW:
-        return Score(1.0)
+        return GOOD
     said = _EMOTE.sub(" ", text)
     if _is_echo(words(said), "?" in said or "？" in said, line, turn.item.npc.speech, share):
         return Score(0.0, "says the player's line back", text[:120])
-    return Score(1.0)
+    return GOOD
 
 
 def _is_echo(spoken: Sequence[str], asks: bool, line: _Line, speech: str, share: float) -> bool:
@@ -159,7 +160,7 @@ def no_profanity_echo(turn: Turn) -> Score:
     or speak of what they name (the ass in the stable).
     """
     if not turn.text:
-        return Score(None, "nothing was said")
+        return SILENT
     here = working_folder()  # whose own lexicon goes first
     sworn = _of_player(turn.line, here)
     if not sworn:
@@ -167,7 +168,7 @@ def no_profanity_echo(turn: Turn) -> Score:
     for word, spelled in _oaths(turn.text, _swearing(here)):
         if not sworn.isdisjoint(word):
             return Score(0.0, "says the player's swear word back", spelled)
-    return Score(1.0)
+    return GOOD
 
 
 @lru_cache(maxsize=1024)

@@ -43,25 +43,28 @@ def _meaning(_where: str) -> Meaning:
     )
 
 
-@lru_cache(maxsize=64)
-def stems(text: str) -> tuple[str, ...]:
-    """The stem of each word of `words(text)`."""
-    known = _STEMS.get
-    return tuple([known(word) or stem(word) for word in words(text)])
+class _Stems(dict[str, str]):
+    def __missing__(self, word: str) -> str:
+        if len(word) > _LONG:
+            return word
+        if len(self) >= _KEPT:
+            self.clear()
+        found = self[word] = _stem(word)
+        return found
 
 
-_STEMS: dict[str, str] = {}
+_STEMS = _Stems()
 
 
 def stem(word: str) -> str:
     """Without the endings of English inflection, the same for "smuggle", "smuggles", "smuggled" and "smuggling"."""
-    if len(word) > _LONG:
-        return word
-    if len(_STEMS) >= _KEPT:
-        _STEMS.clear()
-    if (found := _STEMS.get(word)) is None:
-        found = _STEMS[word] = _stem(word)
-    return found
+    return _STEMS[word]
+
+
+@lru_cache(maxsize=256)
+def stems(text: str) -> tuple[str, ...]:
+    """The stem of each word of `words(text)`."""
+    return tuple(map(_STEMS.__getitem__, words(text)))
 
 
 def _stem(word: str) -> str:
@@ -124,4 +127,14 @@ def about(npc: SimpleNamespace) -> tuple[str, ...]:
 @of_persona
 def own_words(npc: SimpleNamespace) -> frozenset[str]:
     """Every word of that."""
-    return frozenset(words("\n".join(about(npc))[:_INDEXED]))
+    return frozenset(words(_indexed(npc)))
+
+
+@of_persona
+def own_stems(npc: SimpleNamespace) -> frozenset[str]:
+    """The stem of every word of that."""
+    return frozenset(stems(_indexed(npc)))
+
+
+def _indexed(npc: SimpleNamespace) -> str:
+    return "\n".join(about(npc))[:_INDEXED]

@@ -12,12 +12,13 @@ from pipeline.scorers.pieces import (
     Everyday,
     by_start,
     everyday_english,
-    hashed,
+    hashes_of,
     keys_of,
     phrases_in,
     pieces_of,
     places_of,
 )
+from pipeline.scorers.verdict import SILENT
 from pipeline.scorers.words import words
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Overused:
             self._phrases = by_start(self._overused())
         heard = pieces_of(said.text)[0][:READ]
         if not heard:
-            return Score(None, "nothing was said")
+            return SILENT
         if not self._everyday.knows(heard):
             return Score(None, "no language whose everyday phrases are listed")
         if self._phrases.keys().isdisjoint(pairwise(heard)):
@@ -102,7 +103,7 @@ class Overused:
         """Take in the replies that wait: all runs of three words into the sketch, frequent ones and those around into the
         table."""
         heard = [said for _, _, said in self._waiting]
-        hashes = np.fromiter(map(hashed, chain.from_iterable(heard)), np.uint64)
+        hashes = np.fromiter(hashes_of(chain.from_iterable(heard)), np.uint64)
         keys = keys_of(hashes, 3)
         lengths = np.fromiter(map(len, heard), np.int64, len(heard))
         ends = np.cumsum(lengths)

@@ -13,13 +13,14 @@ from pipeline.scorers.pieces import (
     SOLID_SCALE,
     Hashes,
     everyday_english,
-    hashed,
+    hashes_of,
     keys_of,
     pieces_of,
     places_of,
     runs_of,
     stretches_of,
 )
+from pipeline.scorers.verdict import GOOD, SILENT
 
 if TYPE_CHECKING:
     from pipeline.scorers import Said
@@ -56,7 +57,7 @@ class OwnWords:
             return
         self._speakers.append(speaker)
         self._texts.append(hash(said))
-        self._heard.extend(map(hashed, pieces_of(said.text)[0][:READ]))
+        self._heard.extend(hashes_of(pieces_of(said.text)[0][:READ]))
         self._ends.append(len(self._heard))
         if len(self._heard) >= _BATCH:
             self._take()
@@ -67,15 +68,15 @@ class OwnWords:
         if self._shared is None:
             self._shared = self._share()
         if not said.text:
-            return Score(None, "nothing was said")
+            return SILENT
         if hash(said) not in self._suspects:
-            return _NEW
+            return GOOD
         pieces, solid = pieces_of(said.text)
         pieces, scale = pieces[:READ], SOLID_SCALE if solid else 1
         least = self._words * scale
         if len(pieces) < max(least, _RUN):
-            return _NEW
-        keys = keys_of(np.fromiter(map(hashed, pieces), np.uint64, len(pieces)), _RUN)
+            return GOOD
+        keys = keys_of(np.fromiter(hashes_of(pieces), np.uint64, len(pieces)), _RUN)
         at = self._shared.keys.searchsorted(keys)
         others = (self._shared.keys[at] == keys) & (self._shared.owners[at] != self._personas.get(said.persona_id, -1))
         rare = others & (self._shared.speakers[at] < self._everybody)
@@ -86,7 +87,7 @@ class OwnWords:
             found = self._taken(said, pieces, hits.tolist(), owners.tolist(), enough, solid)
             if found is not None:
                 return found
-        return _NEW
+        return GOOD
 
     def _taken(
         self, said: "Said", pieces: tuple[str, ...], hits: list[bool], owners: list[int], enough: int, solid: bool
@@ -183,7 +184,6 @@ _TELLING = (
 _BATCH = 1 << 16
 _REMEMBERED = 1 << 23  # runs of words: 100 MB, 400,000 replies of 25 words
 _END = np.array([0xFFFF_FFFF_FFFF_FFFF], np.uint64)
-_NEW = Score(1.0)
 
 
 def _of_one(owners: list[int], hits: list[bool]) -> bool:

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from pipeline.scorers.lexicon import Lazily, any_of, lexicon
-from pipeline.scorers.words import plain, words
+from pipeline.scorers.lexicon import any_of, lexicon, working_folder
+from pipeline.scorers.meaning import of_persona
+from pipeline.scorers.words import has_word, plain, words
 
 _ALIAS = re.compile(
     r"\b(?:is|was|are|really|as|alias|called|named) (?:(?:Lady|Lord|Sir|Miss|Mister|Captain|the) )?([A-Z][\w-]*)"
@@ -17,21 +18,16 @@ _PLACE = re.compile(
 )
 
 
-class Role(NamedTuple):
-    """What is known of a persona."""
+_BEGINS = r"(?:\A|(?<=[.!?…\n*\"”)] )|(?<=\n))"
+_TITLE = r"(?:(?:[A-Z][a-z]+\.?|old|young|dear|good|kind) )?"
+_BEFORE = 80  # characters: the longest greeting, and a title
 
-    names: tuple[str, ...]  # that it may be addressed by
-    own: frozenset[str]  # every capitalised word of what is said of itself, in lower case
-    about: str  # all that is said of itself, plain
-    others: frozenset[str]  # names of people it knows, in lower case
-    known: frozenset[str]  # occupations of people it knows
-    places: frozenset[str]  # every capitalised word of its world
-    addressed: Lazily
-    trades: frozenset[str]  # words of its trade
-    hailed: Lazily  # its trade as an address
-    sought: Lazily  # its trade, asked for
-    home: str  # a word: gatehouse
-    at_yours: Lazily
+
+def _places_of(name: str, text: str) -> Iterator[tuple[int, int]]:
+    at = text.find(name)
+    while at >= 0:
+        yield at, at + len(name)
+        at = text.find(name, at + 1)
 
 
 Fields = tuple[str, ...]
@@ -49,7 +45,7 @@ class Lists(NamedTuple):
     demonyms: tuple[str, ...]
     occupations: frozenset[str]
     swaps: re.Pattern[str]
-    greetings: str
+    addresses: tuple[tuple[str, re.Pattern[str], re.Pattern[str]], ...]  # how, what is before a name, and behind it
     hires: str
 
 
@@ -70,63 +66,120 @@ def lists_of(folder: str) -> Lists:
         demonyms=lists.get("demonyms", ()),
         occupations=frozenset(lists.get("occupations", ())),
         swaps=re.compile(r"(?<!\w)" + any_of(lists.get("swaps", ()))),
-        greetings=any_of(lists.get("greetings", ())),
+        addresses=(
+            (
+                "greets",
+                re.compile(
+                    rf"{_BEGINS}(?i:{any_of(lists.get('greetings', ()))}),?(?: (?:there|again|to you),?)? {_TITLE}\Z"
+                ),
+                re.compile(r"[.,!?…;]|\Z|\n"),
+            ),
+            ("first", re.compile(rf"{_BEGINS.replace(')]', ']')}{_TITLE}\Z"), re.compile(r",\s")),
+            ("last", re.compile(rf", {_TITLE}\Z"), re.compile(r"[.!?…;]|\Z|, ")),
+        ),
         hires=any_of(lists.get("hires", ())),
     )
 
 
-def role_of(npc: SimpleNamespace, folder: str) -> Role:
-    itself = (npc.description, npc.personality, npc.speech, npc.trade, npc.greeting, npc.wants, *npc.examples)
-    others = (npc.kin, npc.hides, *npc.knows)
-    return _role(npc.name, npc.trade, npc.home, itself, (npc.world, npc.setting, npc.home), others, folder)
+class Role:
+    """What is known of a persona, each made out when a reply gives reason to look."""
 
+    def __init__(self, npc: SimpleNamespace) -> None:
+        self._npc, self._name, self._lists = npc, npc.name[:READ], lists_of(working_folder())
+        self._parts = [part for part in self._name.split() if len(part) > 1]
+        titles = self._lists.titles
+        proper = [part for part in self._parts if part.casefold().strip(".") not in titles and part[0].isupper()]
+        # That it may be addressed by.
+        self.names = tuple(dict.fromkeys([self._name, *proper[:1], *proper[-1:]]))
+        trade = npc.trade
+        trades = [trade] if 0 < len(trade) < 60 else []
+        if self._name.startswith(("Dr.", "Dr ", "Doctor ")):
+            trades.append("doctor")
+        trades += [part.split()[-1] for part in re.split(r",| and ", trade[:60]) if part.split()]
+        plainly = {plain(one) for one in trades} - self._lists.plain_words
+        self.trades = tuple(one for one in plainly if len(one) > 3)
+        self.trade_words = frozenset(word for one in self.trades for word in words(one))
+        self.home = _house(npc.home)  # a word: gatehouse
 
-@lru_cache(maxsize=256)
-def _role(
-    name: str, trade: str, home: str, of_itself: Fields, of_world: Fields, of_others: Fields, folder: str
-) -> Role:
-    itself, around, others = map(_beginnings, (of_itself, of_world, of_others))
-    name, lists = name[:READ], lists_of(folder)
-    parts = [part for part in name.split() if len(part) > 1]
-    proper = [part for part in parts if part.casefold().strip(".") not in lists.titles and part[0].isupper()]
-    names = tuple(dict.fromkeys([name, *(part for part in (*proper[:1], *proper[-1:]))])) if proper else (name,)
-    own = frozenset(part.casefold() for part in (*capitals(name), *parts, *capitals(itself)))
-    own |= {alias.casefold() for alias in _ALIAS.findall(others)}
-    either = "|".join(re.escape(one) for one in sorted(names, key=len, reverse=True))
-    title = r"(?:(?:[A-Z][a-z]+\.?|old|young|dear|good|kind) )?"
-    trades = [trade] if 0 < len(trade) < 60 else []
-    if name.startswith(("Dr.", "Dr ", "Doctor ")):
-        trades.append("doctor")
-    trades += [part.split()[-1] for part in re.split(r",| and ", trade[:60]) if part.split()]
-    trades = [one for one in {plain(one) for one in trades} if one and one not in lists.plain_words and len(one) > 3]
-    trade_words = any_of(trades)
-    known = plain(others)
-    about = plain(f"{name}\n{itself}\n{trade}")
-    return Role(
-        names=names,
-        own=own,
-        about=about,
-        others=frozenset(_people(others)) - own,
-        known=frozenset(word for word in lists.occupations if has_word(word, known) and not has_word(word, about)),
-        places=frozenset(found.casefold() for found in capitals(f"{around}\n{others}\n{itself}")),
-        addressed=Lazily(
-            rf"(?P<greets>(?:\A|(?<=[.!?…\n*\"”)] )|(?<=\n))(?i:{lists.greetings}),?(?: (?:there|again|to you),?)?"
-            rf" {title}(?:{either}))(?=[.,!?…;]|\Z|\n)"
-            rf"|(?P<first>(?:\A|(?<=[.!?…\n*\"”] )|(?<=\n)){title}(?:{either})),\s"
-            rf"|(?P<last>, {title}(?:{either}))(?=[.!?…;]|\Z|, )"
-        ),
-        trades=frozenset(word for one in trades for word in words(one)),
-        hailed=Lazily(
+    @cached_property
+    def _itself(self) -> str:
+        npc = self._npc
+        about = (npc.description, npc.personality, npc.speech, npc.trade, npc.greeting, npc.wants, *npc.examples)
+        return _beginnings(about)
+
+    @cached_property
+    def _others(self) -> str:
+        return _beginnings((self._npc.kin, self._npc.hides, *self._npc.knows))
+
+    @cached_property
+    def own(self) -> frozenset[str]:
+        """Every capitalised word of what is said of itself, in lower case."""
+        written = (*capitals(self._name), *self._parts, *capitals(self._itself), *_ALIAS.findall(self._others))
+        return frozenset(part.casefold() for part in written)
+
+    @cached_property
+    def about(self) -> str:
+        """All that is said of itself, plain."""
+        return plain(f"{self._name}\n{self._itself}\n{self._npc.trade}")
+
+    @cached_property
+    def others(self) -> frozenset[str]:
+        """Names of people it knows, in lower case."""
+        return frozenset(_people(self._others)) - self.own
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """Occupations of people it knows."""
+        others, about = plain(self._others), self.about
+        return frozenset(
+            word for word in self._lists.occupations if has_word(word, others) and not has_word(word, about)
+        )
+
+    @cached_property
+    def places(self) -> frozenset[str]:
+        """Every capitalised word of its world."""
+        around = _beginnings((self._npc.world, self._npc.setting, self._npc.home))
+        return frozenset(found.casefold() for found in capitals(f"{around}\n{self._others}\n{self._itself}"))
+
+    def addressed(self, text: str) -> Iterator[tuple[str, int, int]]:
+        """Where the other one is called by its name: how ("greets", "first" or "last" in the sentence), and from where to where."""
+        done = 0
+        for at, end in sorted(
+            {span for name in self.names for span in _places_of(name, text)}, key=lambda it: (it[0], -it[1])
+        ):
+            for how, before, after in self._lists.addresses if at >= done else ():
+                found = before.search(text, max(at - _BEFORE, done), at) if after.match(text, end) else None
+                if found:
+                    yield how, found.start(), end
+                    done = end
+                    break
+
+    @cached_property
+    def hailed(self) -> re.Pattern[str]:
+        """Its trade as an address."""
+        trade = any_of(self.trades)
+        return re.compile(
             rf"(?:\A|(?<=[.!?\"] ))(?:good|dear|kind|noble|wise|great|honou?red|o|sir|master|mistress) (?:sir |master |mistress )?"
-            rf"{trade_words}(?=,)|, (?:good |dear |kind |master )?{trade_words}(?=[.!?;,]|\Z)"
-        ),
-        sought=Lazily(
-            rf"(?<!\w){lists.hires} (?:the|an?) (?:[\w-]+ )?{trade_words}"
-            rf"|(?<!\w)is (?:the|your) {trade_words} (?:about|here|in|around|home|available)(?!\w)"
-        ),
-        home=_house(home),
-        at_yours=Lazily(rf"\b(?:your|thy) {re.escape(_house(home))}\b", re.IGNORECASE),
-    )
+            rf"{trade}(?=,)|, (?:good |dear |kind |master )?{trade}(?=[.!?;,]|\Z)"
+        )
+
+    @cached_property
+    def sought(self) -> re.Pattern[str]:
+        """Its trade, asked for."""
+        trade = any_of(self.trades)
+        return re.compile(
+            rf"(?<!\w){self._lists.hires} (?:the|an?) (?:[\w-]+ )?{trade}"
+            rf"|(?<!\w)is (?:the|your) {trade} (?:about|here|in|around|home|available)(?!\w)"
+        )
+
+    @cached_property
+    def at_yours(self) -> re.Pattern[str]:
+        return re.compile(rf"\b(?:your|thy) {re.escape(self.home)}\b", re.IGNORECASE)
+
+
+@of_persona
+def role_of(npc: SimpleNamespace) -> Role:
+    return Role(npc)
 
 
 def _house(home: str) -> str:
@@ -147,10 +200,6 @@ def _beginnings(fields: Fields) -> str:
 
 def capitals(text: str) -> list[str]:
     return re.findall(r"[A-Z][\w'’-]*", text)
-
-
-def has_word(word: str, text: str) -> bool:
-    return word in text and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
 
 
 def _people(text: str) -> Iterator[str]:

@@ -25,7 +25,7 @@ _SOLID = re.compile(
 )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def pieces_of(text: str) -> tuple[tuple[str, ...], bool]:
     """The words, and whether they are characters, as in a script without blanks."""
     said = words(text)
@@ -118,10 +118,22 @@ def by_start(phrases: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], list[t
     return found
 
 
-@lru_cache(1 << 16)
-def hashed(word: str) -> int:
-    """The same on any machine; `hash` is not."""
-    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+class _Hashes(dict[str, int]):
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _KEPT:
+            self.clear()
+        digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        found = self[word] = int.from_bytes(digest, "little")
+        return found
+
+
+_KEPT = 1 << 16  # words
+_HASHES = _Hashes()
+
+
+def hashes_of(said: Iterable[str]) -> Iterator[int]:
+    """64 bits for each word, the same on any machine; `hash` is not."""
+    return map(_HASHES.__getitem__, said)
 
 
 def keys_of(hashes: Hashes, run: int) -> Hashes:

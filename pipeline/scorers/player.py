@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import Lazily, any_of, lexicon, working_folder
+from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import words
 
-_GOOD = Score(1.0)
-_SILENT = Score(None, "nothing was said")
 _EVIDENCE = 120  # characters
 _LONGEST_NAME = 200
 _ENOUGH = 1000  # times that a reply says "you"
@@ -102,23 +101,23 @@ def no_player_speech(turn: Turn) -> Score:
     """
     text = turn.text
     if not text:
-        return _SILENT
+        return SILENT
     said = words(text)
     folder = working_folder()
     player = _player(turn.item.player, turn.item.npc.name, folder)
-    cued = ":" in text or "：" in text or "[" in text
-    if cued and (match := player.label.search(text) or player.script.search(text)):
+    if (":" in text or "：" in text or "[" in text) and (match := _label(player, text)):
         return Score(0.0, "speaks for the player", match[0].strip()[:_EVIDENCE])
     if player.key in said and (span := _about(player, text)):
         return Score(0.0, "narrates the player", span[:_EVIDENCE])
     if not _ADDRESSED.isdisjoint(said):
         for reason, span in _told(turn, _acts(folder)):
             return Score(0.0, reason, span[:_EVIDENCE].strip())
-    return _GOOD
+    return GOOD
 
 
 class _Player(NamedTuple):
     key: str  # a word that is there whenever the name is
+    begins: str  # what the name begins with, in any case
     label: Lazily  # a line with the name in front
     script: Lazily  # both parts in one line: Me: ... You: ...
     staged: Lazily  # *Kaela nods*
@@ -178,8 +177,6 @@ def _player(name: str, npc: str, folder: str) -> _Player:
     first = parts[0] if parts else name
     names = {name} if first.casefold() in generic or len(first) < 3 else {name, first}
     either = any_of(names)
-    # A name may stand in bold, in brackets or behind a quotation's ">".
-    begins = r"(?:^|[\r\u2028\u2029])[^\S\n]*[*_\[<>\"(]{0,4}[^\S\n]?"
     cue = r"(?:^|[.!?…\"”*]\s)[*_]{0,2}"
     you, me = rf"{cue}(?:you|{either})[*_]{{0,2}}: ", rf"{cue}(?:me|{any_of({npc, *npc.split()[:1]})})[*_]{{0,2}}: "
     verb = r"(?!is |was |has |does )[a-z]+(?:s|ed)\b"
@@ -188,11 +185,8 @@ def _player(name: str, npc: str, folder: str) -> _Player:
     sentence = rf"(?:\A|(?<=[.!?…\n] )|(?<=\n)){either} (?:\w+ly )?{_acts(folder).of_others}[^.!?\n]{{0,100}}"
     return _Player(
         key=(words(name) or ("",))[0],
-        label=Lazily(
-            rf"{begins}(?:{either}|player|user|human)[*_\])>]{{0,4}}[^\S\n]{{0,2}}[:：]"
-            rf"|^> ?you:|^\s?\*\*you(?:\*\*:|:\*\*)|^\[(?:{either}|player|user|you)\](?= \S)",
-            re.IGNORECASE | re.MULTILINE,
-        ),
+        begins=first.casefold(),
+        label=Lazily(_labelled(either, either), re.IGNORECASE | re.MULTILINE),
         script=Lazily(rf"{me}.{{1,300}}?{you}|{you}.{{1,300}}?{me}", re.IGNORECASE | re.MULTILINE | re.DOTALL),
         staged=Lazily(
             rf"(?:[*_(\[]|(?:\A|(?<=\n))[^\S\n]{{0,3}}>)[^\S\n]{{0,2}}(?:the )?{either} {verb}[^*\n]{{0,100}}",
@@ -200,6 +194,27 @@ def _player(name: str, npc: str, folder: str) -> _Player:
         ),
         plainly=Lazily(sentence if nobody_else else "(?!)"),
     )
+
+
+def _labelled(who: str, bracketed: str) -> str:
+    """A line with a name in front, which may stand in bold, in brackets or behind a quotation's ">"."""
+    begins = r"(?:^|[\r\u2028\u2029])[^\S\n]*[*_\[<>\"(]{0,4}[^\S\n]?"
+    return rf"{begins}(?:{who})[*_\])>]{{0,4}}[^\S\n]{{0,2}}[:：]|^\[(?:{bracketed})\](?= \S)"
+
+
+_ANYBODY = re.compile(
+    _labelled("player|user|human", "player|user|you") + r"|^> ?you:|^\s?\*\*you(?:\*\*:|:\*\*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _label(player: _Player, text: str) -> re.Match[str] | None:
+    """The player's label in front of a line, or both parts in one."""
+    found = [_ANYBODY.search(text), player.label.search(text) if player.begins in text.casefold() else None]
+    labels = [match for match in found if match]
+    if labels:
+        return min(labels, key=re.Match.start)
+    return player.script.search(text) if text.count(": ") > 1 else None
 
 
 def _third_person(act: str) -> str:

@@ -15,6 +15,7 @@ from pipeline.scorers.pieces import (
     runs_of,
     stretches_of,
 )
+from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import words
 
 _SHORT = 12  # words; a refrain in so short a reply is style
@@ -36,12 +37,12 @@ def no_repetition(turn: Turn, *, variety: float = 0.5, sentence: int = 5) -> Sco
     text = turn.text
     said, solid = pieces_of(text)
     if not said:
-        return Score(None, "nothing was said")
+        return SILENT
     if _plainly_new(said, solid):
-        return _NEW
+        return GOOD
     again = [(share, span) for share, span in _said_again(text, said, solid, variety, sentence) if share < 1]
     if not again:
-        return _NEW
+        return GOOD
     share, (start, end) = min(again)
     return Score(share, "goes in circles", text[start:end][:120])
 
@@ -53,14 +54,14 @@ def no_repeated_turn(turn: Turn, *, words: int = 12) -> Score:
     that a persona has in several of its example lines.
     """
     if not turn.text:
-        return Score(None, "nothing was said")
+        return SILENT
     earlier = [m.content for m in turn.request.messages if m.role == "assistant"] if turn.request else []
     if not earlier:
         return Score(None, "it has not said anything before")
     said, solid = pieces_of(turn.text)
     scale, run = (SOLID_SCALE, SOLID_RUN) if solid else (1, 3)
     if len(said) < _ANSWER * scale:
-        return _NEW
+        return GOOD
     grams = list(zip(*(said[at:] for at in range(run)), strict=False))
     most: list[tuple[int, int]] = []
     own = _formulas(turn.item.npc.greeting, tuple(turn.item.npc.examples))
@@ -70,16 +71,16 @@ def no_repeated_turn(turn: Turn, *, words: int = 12) -> Score:
         if sum(b - a for a, b in stretches) > sum(b - a for a, b in most):
             most = stretches
     if not most:
-        return _NEW
+        return GOOD
     where = places_of(turn.text)
     covered, longest = sum(b - a for a, b in most), max(most, key=lambda stretch: stretch[1] - stretch[0])
     length = longest[1] - longest[0]
     exact = covered == len(said)
     if not exact and covered < (_ANSWER + 1) * scale:
-        return _NEW
+        return GOOD
     start, end = where[longest[0]][0], where[longest[1] - 1][1]
     if length < words * scale and not exact and _INSISTS.search(turn.text[:start] + "\n" + turn.text[end:]):
-        return _NEW
+        return GOOD
     value = 0.0 if length >= words * scale else 1 - covered / len(said)
     return Score(value, "said before in this dialogue", turn.text[start:end][:120])
 
@@ -90,7 +91,6 @@ _INSISTS = re.compile(
     r"|i'll say it again|i will say it again|once more|again[,:])",
     re.IGNORECASE,
 )
-_NEW = Score(1.0)
 
 
 @lru_cache(maxsize=256)

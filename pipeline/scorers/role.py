@@ -7,12 +7,11 @@ from itertools import islice
 from pipeline.records import Score, Turn
 from pipeline.scorers.character import as_in_the_reply
 from pipeline.scorers.lexicon import working_folder
-from pipeline.scorers.part import READ, Lists, Role, capitals, has_word, lists_of, role_of
+from pipeline.scorers.part import READ, Lists, Role, capitals, lists_of, role_of
 from pipeline.scorers.player import in_quotes
-from pipeline.scorers.words import plain, words
+from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.words import has_word, plain, words
 
-_GOOD = Score(1.0)
-_SILENT = Score(None, "nothing was said")
 _EVIDENCE = 120  # characters
 _ENOUGH = 50  # places in a reply that are looked at more closely
 
@@ -87,19 +86,18 @@ def keeps_role(turn: Turn) -> Score:
     Rejections, jokes, quotations, disguises in stories, and speaking of itself by its name pass.
     """
     if not turn.text:
-        return _SILENT
+        return SILENT
     for reason, span in _slips(turn):
         return Score(0.0, reason, span[:_EVIDENCE].strip())
-    return _GOOD
+    return GOOD
 
 
 def _slips(turn: Turn) -> Iterator[tuple[str, str]]:
     text, npc = turn.text, turn.item.npc
-    folder = working_folder()
-    role, lists, said = role_of(npc, folder), lists_of(folder), words(text)
+    role, lists, said = role_of(npc), lists_of(working_folder()), words(text)
     if role.names[0] in text or role.names[-1] in text or (len(role.names) > 2 and role.names[1] in text):
         yield from _called_by_own_name(role, lists, text)
-    if not role.trades.isdisjoint(said) and role.trades.isdisjoint(_player_words(turn)):
+    if not role.trade_words.isdisjoint(said) and role.trade_words.isdisjoint(_player_words(turn)):
         yield from _hailed(role, lists, text)
     if not lists.visitors.isdisjoint(said):
         yield from _comes_as_a_visitor(role, lists, text)
@@ -164,24 +162,26 @@ def _somebody_else(tokens: set[str], match: re.Match[str], role: Role, lists: Li
 
 
 def _called_by_own_name(role: Role, lists: Lists, text: str) -> Iterator[tuple[str, str]]:
-    for match in islice(role.addressed.finditer(text), _ENOUGH):
-        if in_quotes(match.start(), text) or _APPOSITION.match(text, match.end()):
+    for how, start, end in islice(role.addressed(text), _ENOUGH):
+        if in_quotes(start, text) or _APPOSITION.match(text, end + 2 * (how == "first")):
             continue
-        if match["greets"]:
-            yield "greets the player by its own name", match["greets"]
+        if how == "greets":
+            yield "greets the player by its own name", text[start:end]
             continue
-        before = _SENTENCE.split(text[max(0, match.start() - 160) : match.start()])[-1]
-        after = text[match.end() : match.end() + 60].lower()
-        if match["first"] and lists.requests.match(after.replace("’", "'")):
-            yield "calls the player by its own name", text[match.start() : match.end() + 30]
+        before = _SENTENCE.split(text[max(0, start - 160) : start])[-1]
+        after = text[end + 2 * (how == "first") : end + 62].lower().replace("’", "'")
+        if how == "first" and lists.requests.match(after):
+            yield "calls the player by its own name", text[start : end + 32]
         elif (
-            match["last"] and not _INTRODUCES.search(before) and lists.requests.search(before.lower().replace("’", "'"))
+            how == "last" and not _INTRODUCES.search(before) and lists.requests.search(before.lower().replace("’", "'"))
         ):
-            yield "calls the player by its own name", (before + match["last"]).strip()
+            yield "calls the player by its own name", (before + text[start:end]).strip()
 
 
 def _hailed(role: Role, lists: Lists, text: str) -> Iterator[tuple[str, str]]:
     simple = plain(text)
+    if not any(trade in simple for trade in role.trades):
+        return
     for match in islice(role.sought.finditer(simple), _ENOUGH):
         if not _quoted_in_plain(match, simple):
             yield "seeks its own trade", as_in_the_reply(match, text)

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from pipeline.records import Score, Turn
-from pipeline.scorers.meaning import Meaning, meaning, of_persona, own_words, stem, stems
+from pipeline.scorers.meaning import Meaning, meaning, of_persona, own_stems, stem, stems
+from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import spans, words
 
 _EVIDENCE = 120  # characters
@@ -25,6 +26,7 @@ _CLOSE = 7  # words
 _ENGLISH = 0.2  # share of function words; under it, short words are taken for them
 _SHORT = 4  # characters
 _END = re.compile(r"[.!?…\n]")
+_DIVIDES = frozenset(",;:.!?()—")
 _NUMBERED = re.compile(r"\d+")
 
 
@@ -34,7 +36,7 @@ def keeps_secret(turn: Turn, *, share: float = 0.5, window: int = 50) -> Score:
     Evasions, hints, lies and questions pass, and so does what the player said first, or what the persona may say anyway.
     """
     if not turn.text:
-        return Score(None, "nothing was said")
+        return SILENT
     npc = turn.item.npc
     if not npc.hides:
         return Score(None, "the persona hides nothing")
@@ -42,15 +44,18 @@ def keeps_secret(turn: Turn, *, share: float = 0.5, window: int = 50) -> Score:
     said = stems(turn.text)[:_WORDS]
     spoken = secret.stems.intersection(said)
     if not spoken:
-        return Score(1.0)
+        return GOOD
     if secret.own <= spoken and (at := _exact(secret, turn)) is not None:
         return Score(0.0, "tells its secret word for word", _quoted(turn.text, at, at + len(secret.words)))
     least = secret.whole * 0.95 if secret.weak else max(min(share * secret.whole, _MUCH), _ENOUGH)
     if sum(map(secret.most.__getitem__, spoken)) < least:
-        return Score(1.0)
+        return GOOD
     if (found := _told(secret, said, turn, least, window)) is not None:
         return Score(0.0, "tells its secret", _quoted(turn.text, *found))
-    return Score(1.0)
+    return GOOD
+
+
+Spelled = tuple[re.Match[str], str]  # where a word is, and its stem
 
 
 class _Secret(NamedTuple):
@@ -69,7 +74,7 @@ class _Secret(NamedTuple):
 def _secret(npc: SimpleNamespace) -> _Secret:
     known = meaning()
     hides = npc.hides[:_LONGEST]
-    sayable = set(map(stem, own_words(npc)))
+    sayable = own_stems(npc)
     names = {stem(word) for word in words(npc.name)}
     spoken = f" {' '.join(words(hides))} "
     long = len(words(hides)) >= _SECRET_WORDS or (len(hides) >= _UNSPACED and not hides.isascii())
@@ -99,34 +104,33 @@ def _secret(npc: SimpleNamespace) -> _Secret:
     return _Secret(words(hides), exact, frozenset(counted), frozenset(units), units, most, whole, weak, tuple(chunks))
 
 
-def _weight(one: str, known: Meaning, sayable: set[str]) -> float:
+def _weight(one: str, known: Meaning, sayable: frozenset[str]) -> float:
     return (_COMMON if one in known.common or _NUMBERED.fullmatch(one) else 1.0) * (_SAYABLE if one in sayable else 1.0)
 
 
-def _chunks(text: str, known: Meaning) -> list[list[re.Match[str]]]:
+def _chunks(text: str, known: Meaning) -> list[list[Spelled]]:
     """The content words, together as they stand."""
-    chunks: list[list[re.Match[str]]] = [[]]
+    chunks: list[list[Spelled]] = [[]]
     end = 0
     said = words(text)
     little = known.function
     if sum(word in little for word in said) < _ENGLISH * len(said):
         little = frozenset(word for word in said if len(word) <= _SHORT)
-    for span, word in zip(spans(text), said, strict=True):
-        if any(mark in text[end : span.start()] for mark in ",;:.!?()—"):
+    for span, word, one in zip(spans(text), said, stems(text), strict=True):
+        if not _DIVIDES.isdisjoint(text[end : span.start()]):
             chunks.append([])
         if word not in little:
-            chunks[-1].append(span)
+            chunks[-1].append((span, one))
         elif word not in _JOINS:
             chunks.append([])
         end = span.end()
     return [chunk for chunk in chunks if chunk]
 
 
-def _units(chunk: list[re.Match[str]]) -> list[list[str]]:
+def _units(chunk: list[Spelled]) -> list[list[str]]:
     """Each word for itself, but a name of several words is one unit: "Doctor Ilse Maren"."""
-    units = [[stem(words(chunk[0][0])[0])]]
-    for before, span in pairwise(chunk):
-        one = stem(words(span[0])[0])
+    units = [[chunk[0][1]]]
+    for (before, _), (span, one) in pairwise(chunk):
         if before.start() and before[0][0].isupper() and span[0][0].isupper() and span.start() - before.end() == 1:
             units[-1].append(one)
         else:

@@ -5,7 +5,7 @@ Fields are free text, in any language: what is not understood settles nothing (`
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -22,10 +22,8 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 VALUES = {**{word: n for n, word in enumerate(_ONES, 1)}, **{word: n * 10 for n, word in enumerate(_TENS, 2)}}
 NUMBER = rf"(?:\d{{1,3}}|(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_ONES)}))?|{'|'.join(_ONES)})"
 NAME = r"[A-Z][\w'-]*[\w]"
-_NUMBERS = frozenset((*VALUES, *map(str, range(2, 200)))) - {"one"}
+NUMBERS = frozenset((*VALUES, *map(str, range(2, 200)))) - {"one"}
 _NOTHING: frozenset[str] = frozenset()
-_NAMING = frozenset(("name", "name's", "call", "calls", "called", "go"))
-_LIVING = frozenset(("live", "dwell", "reside", "lodge", "sleep", "home"))
 
 # "a dwarf of fifty-eight who ...", "a widow, seventy years old", "the sixty-eight-year-old keeper"; not "a mother of four".
 _AGED = re.compile(
@@ -82,6 +80,7 @@ class Lists(NamedTuple):
     verbs: Mapping[str, str]  # "bake": baker
     dwelling: Mapping[str, int]
     either: tuple[frozenset[str], ...]
+    of_knowledge: frozenset[str]  # numbers, and all that is one of several
     dead: frozenset[str]
     gone: frozenset[str]
     hearsay: frozenset[str]
@@ -99,64 +98,75 @@ class Lists(NamedTuple):
     asks: Mapping[str, re.Pattern[str]]
 
 
-class Facts(NamedTuple):
-    any: bool
-    gates: Mapping[str, frozenset[str]]  # by what they settle: a reply without any of these words says nothing of it
-    gate: frozenset[str]  # all of them
-    name: frozenset[str]
-    npc: SimpleNamespace
-    age: int | None
-    kin: tuple[Kin, ...]
-    without: frozenset[str]  # kinds of kin that it says it has not, or "all" others
-    home: str
-    dwellings: frozenset[int]
-    counted: tuple[Counted, ...]
-    excluded: tuple[Excluded, ...]
-    lists: Lists
-    known: Meaning
-
-
 def number(text: str) -> int:
     if text.isdecimal():
         return int(text)
     return sum(VALUES.get(part, 0) for part in re.split(r"[- ]", text.lower()))
 
 
+class Facts:
+    """What one persona's fields settle, each made out when a reply gives reason to look."""
+
+    def __init__(self, npc: SimpleNamespace) -> None:
+        self.npc, self.lists, self.known = npc, _lists(working_folder()), meaning()
+        self.home = npc.home[:LOOKED_AT]
+        self._in_kin = npc.kin[:LOOKED_AT].replace("’", "'")
+        # Words without which a reply says nothing of kin.
+        self.of_kin = self.lists.kin_words
+        if npc.kin:
+            self.of_kin |= {
+                form for name in re.findall(NAME, self._in_kin) for form in (name.lower(), f"{name.lower()}'s")
+            }
+
+    @cached_property
+    def any(self) -> bool:
+        return bool(self.npc.trade or self.npc.kin or self.npc.home or self.age)
+
+    @cached_property
+    def name(self) -> frozenset[str]:
+        return frozenset(words(self.npc.name))
+
+    @cached_property
+    def age(self) -> int | None:
+        age = str(getattr(self.npc, "age", "") or "")  # a column that others' personas have
+        return _age(f"aged {age}" if age else self.npc.description[:LOOKED_AT], self.lists)
+
+    @cached_property
+    def kin(self) -> tuple[Kin, ...]:
+        return tuple(_family(self._in_kin, self.lists))
+
+    @cached_property
+    def without(self) -> frozenset[str]:
+        """Kinds of kin that it says it has not, or "all" others."""
+        return _without(self._in_kin.lower(), self.lists)
+
+    @cached_property
+    def dwellings(self) -> frozenset[int]:
+        return frozenset(self.lists.dwelling[word] for word in words(self.home) if word in self.lists.dwelling)
+
+    @cached_property
+    def counted(self) -> tuple[Counted, ...]:
+        return tuple(_counted(self._knows, self.known))
+
+    @cached_property
+    def excluded(self) -> tuple[Excluded, ...]:
+        return tuple(_excluded(self._knows, self.lists, self.known))
+
+    @cached_property
+    def of_knowledge(self) -> frozenset[str]:
+        """Words, and their plurals, without which a reply says nothing that is otherwise."""
+        false = {one for fact in self.excluded for one in fact.false}
+        said = {word for either in self.lists.either for word in either if stem(word) in false}
+        return (NUMBERS if self.counted else _NOTHING).union(said, (f"{word}s" for word in said))
+
+    @property
+    def _knows(self) -> list[str]:
+        return [line[:LOOKED_AT] for line in self.npc.knows[:100]]
+
+
 @of_persona
 def facts(npc: SimpleNamespace) -> Facts:
-    lists, known = _lists(working_folder()), meaning()
-    age = str(getattr(npc, "age", "") or "")  # a column that others' personas have
-    years = _age(f"aged {age}" if age else npc.description[:LOOKED_AT], lists)
-    kin = npc.kin[:LOOKED_AT].replace("’", "'")
-    family = tuple(_family(kin, lists))
-    without = _without(kin.lower(), lists)
-    knows = [line[:LOOKED_AT] for line in npc.knows[:100]]
-    counted, excluded = tuple(_counted(knows, known)), tuple(_excluded(knows, lists, known))
-    gates = {
-        "age": _NUMBERS if years else _NOTHING,
-        "name": _NAMING,
-        "trade": lists.trade_words if npc.trade else _NOTHING,
-        "kin": lists.kin_words if family or without else _NOTHING,
-        "home": _LIVING if npc.home else _NOTHING,
-        "knows": (_NUMBERS if counted else _NOTHING) | _words_of(excluded, lists),
-    }
-    gates["kin"] |= {form for one in family for name in one.names for form in (name.lower(), f"{name.lower()}'s")}
-    return Facts(
-        any=bool(years or npc.trade or npc.kin or npc.home),
-        gates=gates,
-        gate=_NOTHING.union(*gates.values()),
-        name=frozenset(words(npc.name)),
-        npc=npc,
-        age=years,
-        kin=family,
-        without=without,
-        home=npc.home[:LOOKED_AT],
-        dwellings=frozenset(lists.dwelling[word] for word in words(npc.home[:LOOKED_AT]) if word in lists.dwelling),
-        counted=counted,
-        excluded=excluded,
-        lists=lists,
-        known=known,
-    )
+    return Facts(npc)
 
 
 @lru_cache(maxsize=4)
@@ -174,6 +184,7 @@ def _read(found: Mapping[str, tuple[str, ...]]) -> Lists:
     trade = {word: n for n, line in enumerate(found.get("trades", ())) for word in line.split()}
     pairs = (line.partition(" | ") for line in found.get("trade verbs", ()))
     verbs = {verb: trade_ for verb, _, trade_ in pairs}
+    either = tuple(frozenset(line.split()) for line in found.get("either", ()))
     kin = any_of(kinds)
     no = r"(?:haven't|have not|never had|don't have|do not have|have never had|haven't got|have not got) (?:got )?(?:an?|any)"
     stop = r"(?=[.,;:!?…\"”)—–]|$)"
@@ -189,7 +200,8 @@ def _read(found: Mapping[str, tuple[str, ...]]) -> Lists:
         kin_words=frozenset((*kinds, "married", "wed")),
         verbs=verbs,
         dwelling={word: n for n, line in enumerate(found.get("dwellings", ())) for word in line.split()},
-        either=tuple(frozenset(line.split()) for line in found.get("either", ())),
+        either=either,
+        of_knowledge=NUMBERS.union(form for words in either for word in words for form in (word, f"{word}s")),
         dead=frozenset(found.get("dead", ())),
         gone=frozenset(found.get("gone", ())),
         hearsay=frozenset(found.get("hearsay", ())),
@@ -294,7 +306,7 @@ def _counted(knows: list[str], known: Meaning) -> Iterator[Counted]:
 def _excluded(knows: list[str], lists: Lists, known: Meaning) -> Iterator[Excluded]:
     for line in knows:
         said = frozenset(words(line))
-        for either in lists.either:
+        for either in lists.either if not lists.of_knowledge.isdisjoint(said) else ():
             if len(both := either & said) == 1:
                 (one,) = both
                 yield Excluded(stem(one), frozenset(map(stem, either - both)), _telling(line, known) - {stem(one)})
@@ -302,10 +314,3 @@ def _excluded(knows: list[str], lists: Lists, known: Meaning) -> Iterator[Exclud
 
 def _telling(line: str, known: Meaning) -> frozenset[str]:
     return frozenset(one for word, one in zip(words(line), stems(line), strict=True) if word not in known.function)
-
-
-def _words_of(excluded: tuple[Excluded, ...], lists: Lists) -> frozenset[str]:
-    """The words, and their plurals, that say what is false."""
-    false = {one for fact in excluded for one in fact.false}
-    said = (word for either in lists.either for word in either if stem(word) in false)
-    return frozenset(form for word in said for form in (word, f"{word}s"))

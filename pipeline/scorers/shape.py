@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from pipeline.errors import ConfigError
 from pipeline.records import Score, Turn
+from pipeline.scorers.verdict import GOOD, SILENT
 
 _NO_END = re.compile(r"(?:Mr|Mrs|Ms|Dr|Prof|Capt|Lt|Sgt|vs|e\.g|i\.e)\.")  # a name or an example follows
 _NOT_FINAL = frozenset(",;:-،、，：；፣၊&@#%/\\([{¿¡•·§")
@@ -15,7 +16,7 @@ _QUOTES = frozenset("\"'*_`“”‘’«»„‹›")  # which of them open and
 def non_empty(turn: Turn) -> Score:
     """1 if there is any letter or digit in it."""
     if any(c.isalnum() for c in turn.text):
-        return Score(1.0)
+        return GOOD
     return Score(0.0, "nothing was said", turn.text[:80])
 
 
@@ -26,9 +27,9 @@ def finished(turn: Turn) -> Score:
     """
     text = turn.text.rstrip()
     if not text:
-        return Score(None, "nothing was said")
+        return SILENT
     if _ends(text) or "\u0e00" <= _visible(text)[-1:] <= "\u0eff":  # Thai and Lao have no full stop
-        return Score(1.0)
+        return GOOD
     completion = turn.completion
     cut = completion is not None and completion.finish_reason == "length"
     if not cut and any(line and not _ends(line) for line in turn.item.npc.examples):
@@ -63,10 +64,10 @@ def box_length(turn: Turn, *, words: int = 60, characters: int = 400) -> Score:
     """
     has_words, has_characters = len(turn.text.split()), len(turn.text)
     if not has_characters:
-        return Score(None, "nothing was said")
+        return SILENT
     if has_words > words or has_characters > characters:
         return Score(0.0, f"{has_words} words, {has_characters} characters", turn.text[-60:])
-    return Score(1.0)
+    return GOOD
 
 
 _PLENTY = 20_000  # characters; nobody keeps a longer reply for its format
@@ -139,18 +140,18 @@ def plain_format(turn: Turn, *, emotes: str = "any") -> Score:
     """
     text = turn.text[:_PLENTY]
     if not text:
-        return Score(None, "nothing was said")
+        return SILENT
     if emotes != "any" and (found := _gesture(text, emotes)):
         return Score(0.0, f"a gesture, where emotes are {emotes!r}", found[:120])
     if not _SUSPECT.search(text):
-        return Score(1.0)
+        return GOOD
     if match := _FORMAT.search(text):
         return Score(0.0, f"has {_REASONS[(match.lastindex or 1) - 1]}", match[0].strip()[:120])
-    if (match := _LABEL.search(text)) or (match := _own_label(turn.item.npc.name).search(text)):
+    if (match := _LABEL.search(text)) or (match := _own_label(turn.item.npc.name, text)):
         return Score(0.0, "has a speaker's label", match[0][:120])
     if found := _list(text):
         return Score(0.0, "has a list", found[:120])
-    return Score(1.0)
+    return GOOD
 
 
 def _list(text: str) -> str:
@@ -168,11 +169,16 @@ def _list(text: str) -> str:
     return found[0].strip() if found else ""
 
 
-@lru_cache(maxsize=256)
-def _own_label(name: str) -> re.Pattern[str]:
+def _own_label(name: str, text: str) -> re.Match[str] | None:
     """The NPC's name in front of a line."""
     words = [word for word in name.split() if len(word) > 2]
     names = {name, *words[-1:], *(word for word in words[:1] if not _TITLE.fullmatch(word))}
+    lowered = text.casefold()
+    return _label_of(frozenset(names)).search(text) if any(one.casefold() in lowered for one in names) else None
+
+
+@lru_cache(maxsize=256)
+def _label_of(names: frozenset[str]) -> re.Pattern[str]:
     anyof = "|".join(map(re.escape, sorted(names, key=lambda name: (-len(name), name))))
     return re.compile(
         rf"^[*_\[(\"]{{0,3}}(?:{anyof})(?: ?[(*][^()*\n]{{1,60}}[)*])?[*_\])]{{0,3}} ?[:：]",

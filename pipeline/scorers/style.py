@@ -10,12 +10,14 @@ from heapq import nsmallest
 from itertools import islice
 from math import exp, inf, log, log1p
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import lexicon, working_folder
-from pipeline.scorers.meaning import about
+from pipeline.scorers.meaning import about, of_persona
+from pipeline.scorers.verdict import SILENT
 from pipeline.scorers.words import spans, words
 
 Phrase = tuple[str, ...]
@@ -47,7 +49,7 @@ def slop(turn: Turn) -> Score:
     """
     said = words(turn.text)
     if not said:
-        return Score(None, "nothing was said")
+        return SILENT
     found = list(islice(_stock(said, _phrases(working_folder())), _ENOUGH))
     if not _DENYING.isdisjoint(said):
         found += islice(_denials(turn.text), _ENOUGH)
@@ -155,55 +157,64 @@ class Voice:
         self._ids = {persona_id: number for number, (persona_id, _, _) in enumerate(drawn)}
         self._names = [name for _, name, _ in (*drawn, *flat)]
         counted = [_counted(lines) for _, _, lines in (*drawn, *flat)]
-        everybody = sum(counted, Counter[str]())
+        everybody: Counter[str] = Counter()
+        for counts in counted:
+            everybody.update(counts)
         total = everybody.total() + _UNSEEN * (len(everybody) + 1)
         self._rare = _UNSEEN / total
         self._share = {mark: (count + _UNSEEN) / total for mark, count in everybody.items()}
-        self._rows = {mark: number for number, mark in enumerate(everybody)}
-        self._gains = np.zeros((len(everybody), len(counted)), np.float32)
+        self._rows = {mark: number for number, mark in enumerate(everybody, 1)}
+        # What a mark speaks for whom: row 0 is of those that nobody has, which cost all of them something.
+        gains = np.zeros((len(everybody) + 1, len(counted)), np.float32)
         for number, counts in enumerate(counted):
             for mark, count in counts.items():
-                self._gains[self._rows[mark], number] = log1p(count / (_PRIOR * self._share[mark]))
-        self._losses = np.array([_loss(counts) for counts in counted], np.float32)
-        self._model = lru_cache(maxsize=256)(self._learn)
+                gains[self._rows[mark], number] = log1p(count / (_PRIOR * self._share[mark]))
+        self._gains = gains + np.array([_loss(counts) for counts in counted], np.float32)
+        self._own = of_persona(self._learn)
 
     def score(self, turn: Turn) -> Score:
-        said = words(turn.text)
+        text, npc = turn.text, turn.item.npc
+        said = words(text)
         if len(said) < self._words:
             return Score(None, "too short to tell" if said else "nothing was said")
-        length, loss, gains = self._model(_lines(turn.item.npc))
-        if length < self._example_words:
+        own = self._own(npc)
+        if own.length < self._example_words:
             return Score(None, "too few example lines")
-        asked = set(words(turn.line))
-        marks = [mark for mark in _marks(turn.text) if mark not in asked]
-        own = len(marks) * loss + sum([gains[mark] for mark in marks if mark in gains])
-        rows = self._rows
-        known = [rows[mark] for mark in marks if mark in rows]
-        others = np.add.reduce(self._gains.take(known, 0), 0) + len(marks) * self._losses
-        if (number := self._ids.get(turn.item.npc.id)) is not None:
+        asked, row = frozenset(words(turn.line)), self._rows.get
+        marks = [mark for mark in _marks(text) if mark not in asked]
+        mine = len(marks) * own.loss + sum([own.gains[mark] for mark in marks if mark in own.gains])
+        each = self._gains.take([row(mark, 0) for mark in marks], 0)
+        others = np.add.reduce(each, 0)
+        if (number := self._ids.get(npc.id)) is not None:
             others[number] = -np.inf
         most = int(others.argmax()) if len(others) else 0
         if not len(others) or (highest := float(others[most])) == -inf:
             return Score(None, "nobody to compare with")
         # All of them together have no better a chance than the likeliest among so many: Bonferroni's bound.
         anybody = highest - log(len(others) - (number is not None)) / 2
-        value = 1 / (1 + exp(max(-50.0, min(50.0, (anybody - own) / _TEMPER))))
+        value = 1 / (1 + exp(max(-50.0, min(50.0, (anybody - mine) / _TEMPER))))
         if value >= _OWN_ENOUGH:
             return Score(value)
-        telling = [0.0 if word in asked else self._gain(word, most) - gains.get(word, 0.0) for word in said]
+        theirs = dict(zip(marks, (each[:, most] - self._gains[0, most]).tolist(), strict=True))
+        telling = [0.0 if word in asked else theirs[word] - own.gains.get(word, 0.0) for word in said]
         start, end = _heaviest(telling)
-        where = spans(turn.text)
-        evidence = turn.text[where[start].start() : where[end].end()][:120]
+        where = spans(text)
+        evidence = text[where[start].start() : where[end].end()][:120]
         return Score(value, f"sounds like {self._names[most]} rather than itself", evidence)
 
-    def _gain(self, mark: str, other: int) -> float:
-        return float(self._gains[self._rows[mark], other]) if mark in self._rows else 0.0
-
-    def _learn(self, lines: tuple[str, ...]) -> tuple[int, float, dict[str, float]]:
-        """The words in a persona's lines; what each mark that is not in them costs, and what one that is gains."""
+    def _learn(self, npc: SimpleNamespace) -> "_Own":
+        lines = _lines(npc)
         counts = _counted(lines)
         gains = {mark: log1p(count / (_PRIOR * self._share.get(mark, self._rare))) for mark, count in counts.items()}
-        return _length(lines), _loss(counts), gains
+        return _Own(_length(lines), _loss(counts), gains)
+
+
+class _Own(NamedTuple):
+    """What a persona's lines tell of it."""
+
+    length: int  # words
+    loss: float  # what each mark that is not in them costs
+    gains: dict[str, float]  # what one that is gains
 
 
 _POOL = 64
@@ -228,14 +239,7 @@ def _length(lines: tuple[str, ...]) -> int:
 
 
 def _counted(lines: tuple[str, ...]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    left = _MOST
-    for line in lines:
-        counts.update(_marks(line[:left]))
-        left -= len(line)
-        if left <= 0:
-            break
-    return counts
+    return Counter(_marks("\n".join(lines)[:_MOST]))
 
 
 def _loss(counts: Counter[str]) -> float:

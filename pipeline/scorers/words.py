@@ -17,20 +17,39 @@ def spans(text: str) -> tuple[re.Match[str], ...]:
     return tuple(WORD.finditer(text))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def words(text: str) -> tuple[str, ...]:
     """The words in lower case, with straight apostrophes. Several scorers look at the same reply: it is split once."""
-    return tuple(WORD.findall(text.casefold().replace("’", "'")))
+    text = text.casefold()
+    for mark, straight in _TYPOGRAPHIC if not text.isascii() else ():
+        text = text.replace(mark, straight)
+    if not text.isascii() or "''" in text:
+        return tuple(WORD.findall(text))
+    # The same without the pattern, three times as fast: all that is neither a letter, a digit nor inside a word is a blank.
+    spaced = text.encode().translate(_SPACED).decode()
+    if "'" in spaced:
+        spaced = f" {spaced} ".replace(" '", "  ").replace("' ", "  ")
+    return tuple(spaced.split())
+
+
+_TYPOGRAPHIC = (("’", "'"), ("‘", " "), ("“", " "), ("”", " "), ("—", " "), ("–", " "), ("…", " "))
+_SPACED = bytes(code if WORD.fullmatch(chr(code)) or chr(code) == "'" else 32 for code in range(128)) + bytes(128)
 
 
 @lru_cache(maxsize=64)
 def plain(text: str) -> str:
     """In lower case, with straight apostrophes and quotes, without asterisks, one blank between words."""
-    straight = text.translate(_STRAIGHT)
-    return " ".join(straight.casefold().split())
+    for mark, straight in _STRAIGHT:
+        text = text.replace(mark, straight)
+    return " ".join(text.casefold().split())
 
 
-_STRAIGHT = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "*": None})
+_STRAIGHT = (("’", "'"), ("‘", "'"), ("“", '"'), ("”", '"'), ("*", ""))
+
+
+def has_word(word: str, text: str) -> bool:
+    """Whether it is there as a whole."""
+    return word in text and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
 
 
 def as_written(phrase: str, text: str) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
 from pipeline.scorers.meaning import of_persona
+from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import plain, spans, words
 
 _ERAS = ("gunpowder", "machines", "late", "computers", "online")  # who lacks one lacks those behind it
@@ -33,14 +34,14 @@ def knows_its_world(turn: Turn, *, inferred: bool = True) -> Score:
     ask what a word means, to deny it, to puzzle over the player's word pass.
     """
     if not turn.text:
-        return Score(None, "nothing was said")
+        return SILENT
     npc = turn.item.npc
     if not npc.unknown_words:
         return Score(None, "the persona has no unknown words")
     world = _world(npc)
     said = words(turn.text)[:_WORDS]
     if world.firsts.isdisjoint(said):
-        return Score(1.0)
+        return GOOD
     for at, word in enumerate(said):
         if word not in world.firsts:
             continue
@@ -54,7 +55,7 @@ def knows_its_world(turn: Turn, *, inferred: bool = True) -> Score:
                     where = spans(turn.text)
                     found = turn.text[where[at].start() : where[end - 1].end()]
                     return Score(0.0, "knows what its world does not", found[:_EVIDENCE])
-    return Score(1.0)
+    return GOOD
 
 
 class _World(NamedTuple):

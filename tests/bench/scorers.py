@@ -6,20 +6,29 @@
 The lines are those in tests/labelled; "kept apart" are the halves that nobody looked at while the scorers were written.
 """
 
+import gc
 import sys
+import tempfile
 import time
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fakes import WORDS
-from labelled import flagged, held, persona, rows, turn
+from labelled import flagged, held, rows
 
 from pipeline.criteria import load_criteria
+from pipeline.personas.load import load_personas, load_scenarios, read_personas
+from pipeline.records import Completion, Request, Turn
+from pipeline.resources import shipped
 from pipeline.scorers import Said
+from pipeline.scorers.meaning import stems
+from pipeline.scorers.words import words
 from pipeline.stats import wilson
+from pipeline.templates import Templates
 
 
 def right() -> None:
@@ -38,44 +47,110 @@ def right() -> None:
         print(f"| `{name}` | {sum(map(held, lines))} | " + " | ".join(cells) + " |")
 
 
-def speed(runs: int = 30) -> None:
-    """The run of tests/labelled, persona by persona, again and again, with other last words each time: what was remembered of
-    an equal text helps nobody."""
-    said = sorted(rows("run"), key=lambda row: row["npc"])
-    people = {name: persona(name) for name in {row["npc"] for row in said}}
-    turns = [replace(one, item=replace(one.item, npc=people[one.item.npc.id])) for one in map(turn, said)]
-    spent: Counter[str] = Counter()
-    seconds = words = 0.0
-    for number in range(runs):
-        panel = load_criteria().panel(people.values)
-        end = f", {WORDS[number // 15]} and {WORDS[number % 15]}."
-        fresh = [replace(one, completion=replace(one.completion, text=one.text[:-1] + end)) for one in turns]
-        heard = []
-        start = time.perf_counter()
-        for one in fresh:
-            for scorer in panel.of_reply.values():
-                scorer(one)
+def speed() -> None:
+    """As in a run of the shipped personas and scenarios, with good lines for replies; CPU seconds of one core.
+
+    Every persona has fields of its own and every reply other words, so that nothing remembered of an equal text helps.
+    """
+    for replies, groups in ((9, 16), (60, 2)):
+        first = _turns(4, 1, "dawn")
+        start = time.process_time()
+        _heard(first)  # lexicons are read, patterns compiled
+        once = time.process_time() - start
+        for end, at_once in (("noon", 1), ("morning", _AT_ONCE)):
+            turns = _turns(replies, groups, end)
+            gc.freeze()  # a run's replies pass by: they are not all there to be looked through
+            start = time.process_time()
+            _heard(turns, at_once)
+            seconds = time.process_time() - start
+            words = sum(len(one.text.split()) for one in turns) / len(turns)
+            print(
+                f"{len(turns):,} replies of {words:.0f} words, {replies} of each persona, read {at_once} at once: "
+                f"{len(turns) / seconds:,.0f} replies/s, {seconds / len(turns) * 1e6:.0f} us each "
+                f"(all {len(load_criteria().filters)} scorers; {once:.1f} s for the first {len(first)})"
+            )
+        for name, each in _one_by_one(_turns(replies, groups, "evening")).most_common():
+            print(f"  {name:18} {each / len(turns) * 1e6:6.1f} us a reply")
+
+
+def _heard(turns: list[Turn], at_once: int = 1) -> None:
+    people = {id(one.item.npc): one.item.npc for one in turns}
+    panel = load_criteria().panel(people.values)
+    heard = []
+    for at in range(0, len(turns), at_once):
+        panel.read(turns[at : at + at_once])
+        for one in turns[at : at + at_once]:
             heard.append(Said(one.item.npc.id, one.line, one.text))
             for late in panel.of_run.values():
                 late.add(heard[-1])
-        for one in heard:
-            for late in panel.of_run.values():
-                late.score(one)
-        if not number:  # lexicons are read, patterns compiled
-            continue
-        seconds += time.perf_counter() - start
-        words += sum(len(one.text.split()) for one in fresh)
-        for one in fresh:
-            for name, scorer in panel.of_reply.items():
-                start = time.perf_counter()
-                scorer(one)
-                spent[name] += time.perf_counter() - start
-    replies = (runs - 1) * len(turns)
-    print(
-        f"all {len(panel.names)} scorers: {replies / seconds:,.0f} replies/s of {words / replies:.0f} words, on one core"
-    )
-    for name, each in spent.most_common():
-        print(f"  {name:18} {each / replies * 1e6:6.1f} us a reply")
+    for said in heard:
+        for late in panel.of_run.values():
+            late.score(said)
+
+
+def _turns(replies: int, groups: int, end: str = "morning") -> list[Turn]:
+    """So many replies of each persona, in `groups` groups of all that ship: persona by persona, as in a run."""
+    texts = [row["text"] for name in load_criteria().filters for row in rows(name) if not row["flaw"]]
+    texts = [text for text in texts if len(text.split()) >= _LEAST]
+    scenarios = load_scenarios(str(shipped("data") / "scenarios"))[0]
+    template = Templates().prompt("npc/default")
+    with tempfile.TemporaryDirectory() as folder:
+        load_personas(str(shipped("data") / "personas"), Path(folder) / "personas.jsonl")
+        people = list(read_personas(Path(folder) / "personas.jsonl"))
+    turns = []
+    for number, persona in enumerate(people * groups):
+        fields = {
+            name: [f"{line} {number}" for line in value] if isinstance(value, list) else f"{value} {number} {end}"
+            for name, value in vars(persona).items()
+            if value and name in _TOLD
+        }
+        npc = SimpleNamespace(**{**vars(persona), **fields})
+        fitting = [scenario for scenario in scenarios if scenario.fits(persona)]
+        for sample in range(replies):
+            item = fitting[sample % len(fitting)].item(npc, template="npc/default", sample=sample)
+            text = _mixed(texts[len(turns) % len(texts)], persona.examples, number * replies + sample)
+            request = Request(messages=template.render(item, item.lines[0]))
+            turns.append(Turn(item=item, line=item.lines[0], request=request, completion=Completion(text=text)))
+    return turns
+
+
+def _mixed(line: str, own: Sequence[str], number: int) -> str:
+    """A line of its own for each number: every third word is out of the persona's own lines."""
+    theirs = " ".join(own).split()
+    said = line.split()
+    return " ".join(theirs[(at + number * 7) % len(theirs)] if at % 3 == 2 else word for at, word in enumerate(said))
+
+
+_LEAST = 10  # words
+_TOLD = ("id", "description", "personality", "speech", "home", "wants", "hides", "greeting", "knows", "examples")
+
+
+def _one_by_one(turns: list[Turn]) -> Counter[str]:
+    """CPU seconds of each scorer. They share what is made of a reply: it is there before, and told apart."""
+    spent: Counter[str] = Counter()
+    people = {id(one.item.npc): one.item.npc for one in turns}
+    panel = load_criteria().panel(people.values)
+    heard = [Said(one.item.npc.id, one.line, one.text) for one in turns]
+
+    def clock(name: str, ask: Callable[[Any], object], those: Sequence[object]) -> None:
+        start = time.process_time()
+        for one in those:
+            ask(one)
+        spent[name] += time.process_time() - start
+
+    for at in range(0, len(turns), _AT_ONCE):
+        part = slice(at, at + _AT_ONCE)
+        clock("(what they share)", lambda one: (words(one.text), stems(one.text)), turns[part])
+        for name, scorer in panel.of_reply.items():
+            clock(name, scorer, turns[part])
+        for name, late in panel.of_run.items():
+            clock(f"{name}, add", late.add, heard[part])
+    for name, late in panel.of_run.items():
+        clock(f"{name}, score", late.score, heard)
+    return spent
+
+
+_AT_ONCE = 32  # replies whose words are remembered
 
 
 if __name__ == "__main__":
