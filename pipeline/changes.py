@@ -1,11 +1,13 @@
 """What curating again has changed: which criteria, and which replies were kept before and are dropped now, or the other way."""
 
+from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from pipeline.curate import Candidates
@@ -38,10 +40,14 @@ class Changes:
 
 
 class Before:
-    """The fate of each reply in the dataset that is there; of none if there is none, or none that can be read."""
+    """The fate of each reply in the dataset that is there; of none if there is none, or none that can be read.
+
+    Held are 9 bytes a reply: a hash of its id, and the number of its filter.
+    """
 
     def __init__(self, dataset: Path) -> None:
-        self.filters: dict[str, str] = {}
+        self._ids, self._fates = array("q"), bytearray()
+        self._filters = [KEPT]
         self.criteria: dict[str, Any] = {}
         self.there = dataset.is_dir()
         if not self.there:
@@ -54,14 +60,34 @@ class Before:
                 self.criteria = yaml.safe_load(made_by.read_text("utf-8")) or {}
             for path in sorted(dataset.glob("sft/*.parquet")):
                 for batch in pq.ParquetFile(path).iter_batches(columns=["item_id"]):
-                    self.filters.update(dict.fromkeys(batch.column("item_id").to_pylist(), KEPT))
+                    ids = batch.column("item_id").to_pylist()
+                    self._add(ids, [KEPT] * len(ids))
             for path in dataset.glob("rejected/*.parquet"):
                 for batch in pq.ParquetFile(path).iter_batches(columns=["item_id", "filter"]):
-                    self.filters.update(
-                        zip(batch.column("item_id").to_pylist(), batch.column("filter").to_pylist(), strict=True)
-                    )
+                    self._add(batch.column("item_id").to_pylist(), batch.column("filter").to_pylist())
         except (OSError, ValueError, yaml.YAMLError, LookupError, pa.ArrowException):
-            self.there, self.filters, self.criteria = False, {}, {}
+            self.there, self.criteria = False, {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def _add(self, item_ids: list[str], filters: list[str]) -> None:
+        for name in set(filters).difference(self._filters):
+            self._filters.append(name)
+        self._ids.extend(map(hash, item_ids))
+        self._fates.extend(map(self._filters.index, filters))
+
+    def fates(self, item_ids: Iterable[str]) -> list[str | None]:
+        """Of each, the filter that dropped it or KEPT; None: it was not there."""
+        known, fates = np.frombuffer(self._ids, np.int64), np.frombuffer(self._fates, np.uint8)
+        wanted = np.fromiter(map(hash, item_ids), np.int64)
+        if not len(known):
+            return [None] * len(wanted)
+        order = np.argsort(known, kind="stable")
+        place = order[np.minimum(known.searchsorted(wanted, sorter=order), len(known) - 1)]
+        found = np.where(known[place] == wanted, fates[place], len(self._filters))
+        names = [*self._filters, None]
+        return [names[number] for number in found.tolist()]
 
 
 def changes(before: Before, candidates: Candidates, criteria: Mapping[str, Any]) -> Changes | None:
@@ -70,14 +96,12 @@ def changes(before: Before, candidates: Candidates, criteria: Mapping[str, Any])
         return None
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    added = 0
-    for place, item_id in enumerate(candidates.item_ids):
-        was = before.filters.pop(item_id, None)
+    fates = before.fates(candidates.item_ids)
+    added = fates.count(None)
+    for place, was in enumerate(fates):
         drop = candidates.drops.get(place)
         now = drop.filter if drop else KEPT
-        if was is None:
-            added += 1
-        elif was != now:
+        if was is not None and was != now:
             counts[was, now] += 1
             shown = examples.setdefault((was, now), [])
             if len(shown) < _EXAMPLES:
@@ -86,7 +110,7 @@ def changes(before: Before, candidates: Candidates, criteria: Mapping[str, Any])
         criteria=_differences(before.criteria, criteria),
         replies=[Change(was, now, count, examples[was, now]) for (was, now), count in counts.most_common()],
         added=added,
-        gone=len(before.filters),
+        gone=len(before) - (len(fates) - added),
     )
 
 

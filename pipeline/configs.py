@@ -46,33 +46,44 @@ CONFIGS = ("sft", "preference", "kto", "rejected")
 Counts = dict[str, dict[str, int]]
 
 
-class Waiting:
-    """The rows of all candidates, until they are judged."""
+class Rows:
+    """Makes rows of replies, one after another, and hands them over in columns. What becomes of them is not known yet."""
 
-    def __init__(self, folder: Path, *, model: str, training: TrainingPrompt) -> None:
-        self._side = pa.string() if training.is_text else _MESSAGES
+    def __init__(self, *, model: str, training: TrainingPrompt) -> None:
         self._model, self._training = model, training
-        self._path = folder / "waiting.parquet"
-        schema = pa.schema([("prompt", self._side), ("completion", self._side), *_PROVENANCE])
-        self._table = TableWriter(self._path, schema, keep_empty=True)
+        self._rows: list[tuple[Any, ...]] = []
+        self.side = pa.string() if training.is_text else _MESSAGES
+        self.schema = pa.schema([("prompt", self.side), ("completion", self.side), *_PROVENANCE])
 
     def add(self, turn: Turn, prompt: Side) -> None:
         item, request = turn.item, turn.request
         assert request is not None
-        self._table.add(
-            {
-                "prompt": prompt,
-                "completion": self._training.completion(prompt, turn.text),
-                "item_id": item.item_id,
-                "persona_id": item.npc.id,
-                "scenario_id": item.scenario_id,
-                "category": item.category,
-                "sample": item.sample,
-                "template": item.template,
-                "model": self._model,
-                "seed": request.config.seed,
-            }
+        self._rows.append(
+            (
+                *(prompt, self._training.completion(prompt, turn.text)),
+                *(item.item_id, item.npc.id, item.scenario_id, item.category, item.sample, item.template),
+                *(self._model, request.config.seed),
+            )
         )
+
+    def batch(self) -> pa.RecordBatch:
+        """What was added since the last one."""
+        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(self.schema)
+        arrays = [column(values, field.type) for values, field in zip(columns, self.schema, strict=True)]
+        self._rows = []
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+class Waiting:
+    """The rows of all candidates, until they are judged."""
+
+    def __init__(self, folder: Path, rows: Rows, training: TrainingPrompt) -> None:
+        self._side, self._training = rows.side, training
+        self._path = folder / "waiting.parquet"
+        self._table = TableWriter(self._path, rows.schema, keep_empty=True)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._table.write(batch)
 
     def __enter__(self) -> Self:
         return self

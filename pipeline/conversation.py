@@ -4,13 +4,13 @@ For now a conversation is one turn: the player's first line, the NPC's answer.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 from pipeline.dialects import Dialect, dialect_named
 from pipeline.journal import Journal
-from pipeline.plan import CONTRAST, Plan
+from pipeline.plan import CONTRAST
 from pipeline.records import Completion, GenerateConfig, Item, Message, Request, Timing, Turn, digest
 from pipeline.reply import UnreadableReply, read_reply, with_prompt_tokens
 from pipeline.templates import Prompt, TemplateFailed, TextFormat
@@ -65,7 +65,7 @@ class Script:
         key = digest(item.turn_id(0, "npc"), request.key(self.identity))
         return Ask(place, key, f"{item.npc.id} / {item.scenario_id} / {item.sample}", request)
 
-    def walk(self, plan: Plan, journal: Journal, dialect: Dialect) -> "Walk":
+    def walk(self, plan: Iterable[Item], journal: Journal, dialect: Dialect) -> "Walk":
         return Walk(self, plan, journal, dialect)
 
 
@@ -82,7 +82,7 @@ class Walk:
     read from the journal again.
     """
 
-    def __init__(self, script: Script, plan: Plan, journal: Journal, dialect: Dialect) -> None:
+    def __init__(self, script: Script, plan: Iterable[Item], journal: Journal, dialect: Dialect) -> None:
         self._script, self._journal, self._dialect = script, journal, dialect
         self._plan = self._planned(plan)
         self._between: deque[_Planned] = deque()
@@ -108,7 +108,7 @@ class Walk:
         while planned := self._between.popleft() if self._between else next(self._plan, None):
             yield self._turn(planned)
 
-    def _planned(self, plan: Plan) -> Iterator[_Planned]:
+    def _planned(self, plan: Iterable[Item]) -> Iterator[_Planned]:
         for place, item in enumerate(plan):
             try:
                 yield _Planned(item, self._script.ask(item, place))

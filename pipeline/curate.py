@@ -10,15 +10,18 @@ where only so many may stay, the best do: by the product of their scores, and am
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.criteria import DUPLICATE, LIMITS, Bounds, Criteria
 from pipeline.dedup import NearDuplicates
-from pipeline.records import Score, Turn
+from pipeline.plan import CONTRAST
+from pipeline.records import Score
+from pipeline.scored import Batch
 from pipeline.splits import TRAIN
 
 
@@ -29,12 +32,29 @@ class Drop:
     evidence: str
 
 
+class Texts(Sequence[str]):
+    """Many short texts as one long one: an object for each would take as much memory again."""
+
+    def __init__(self) -> None:
+        self._bytes, self._ends = bytearray(), array("q", [0])
+
+    def append(self, text: str) -> None:
+        self._bytes += text.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._bytes[self._ends[place] : self._ends[place + 1]].decode("utf-8", "surrogatepass")
+
+
 @dataclass(slots=True)
 class Candidates:
     """The scored replies of a run, in the order of the plan. Replies to one `prompt` are siblings, and stand together."""
 
-    item_ids: list[str]
-    texts: list[str]
+    item_ids: Sequence[str]
+    texts: Sequence[str]
     personas: list[str]
     scenarios: list[str]
     splits: list[str]
@@ -61,40 +81,60 @@ class Candidates:
 
 
 class Curator:
-    """Takes the replies one by one, with their scores, and decides when it has all."""
+    """Takes the replies batch by batch, with their scores, and decides when it has all."""
 
     def __init__(self, criteria: Criteria) -> None:
         self._criteria = criteria
         self._prompt: tuple[str, str] | None = None
-        self.candidates = Candidates([], [], [], [], [], array("q"), array("d"), {}, frozenset(criteria.filters))
+        self._ids, self._texts = Texts(), Texts()
+        self.candidates = Candidates(
+            self._ids, self._texts, [], [], [], array("q"), array("d"), {}, frozenset(criteria.filters)
+        )
         self.contrast: dict[int, str] = {}  # what was said without the persona, by prompt
         self.values: dict[str, array[float]] = {}  # by scorer; NaN: not applicable
 
-    def add(self, turn: Turn, scores: dict[str, Score], split: str) -> None:
-        found, item = self.candidates, turn.item
-        persona, scenario = item.npc.id, item.scenario_id
-        if (persona, scenario) != self._prompt:
-            self._prompt = (persona, scenario)
-            found.prompts.append(found.prompts[-1] + 1 if found.prompts else 0)
-        else:
-            found.prompts.append(found.prompts[-1])
-            # Equal texts side by side in memory are one: there are as many ids as replies otherwise.
-            persona, scenario = found.personas[-1], found.scenarios[-1]
-        found.item_ids.append(item.item_id)
-        found.texts.append(turn.text)
-        found.personas.append(persona)
-        found.scenarios.append(scenario)
-        found.splits.append(split)
-        self._judge(len(found) - 1, scores)
+    def take(self, batch: Batch, splits: Iterable[str], unfit: Mapping[int, Drop]) -> None:
+        """`splits` of those that have scores; `unfit` are, by their number among them, dropped for a reason that goes before
+        any score."""
+        found, first = self.candidates, len(self._texts)
+        found.drops.update({first + number: drop for number, drop in unfit.items()})
+        found.splits.extend(splits)
+        scored = set(batch.scored.tolist())
+        rows = (
+            batch.replies.column(name).to_pylist() for name in ("item_id", "persona_id", "scenario_id", "arm", "reply")
+        )
+        for row, (item_id, persona, scenario, arm, reply) in enumerate(zip(*rows, strict=True)):
+            same = (persona, scenario) == self._prompt
+            if row not in scored:
+                # What was said without the persona comes after the replies to the same prompt.
+                if same and arm == CONTRAST and reply is not None and reply.strip():
+                    self.contrast[found.prompts[-1]] = reply
+                continue
+            if same:
+                # Equal texts side by side in memory are one: there are as many ids as replies otherwise.
+                persona, scenario = found.personas[-1], found.scenarios[-1]
+                found.prompts.append(found.prompts[-1])
+            else:
+                self._prompt = (persona, scenario)
+                found.prompts.append(found.prompts[-1] + 1 if found.prompts else 0)
+            self._ids.append(item_id)
+            self._texts.append(reply)
+            found.personas.append(persona)
+            found.scenarios.append(scenario)
+        self._judge_all(first, batch)
 
-    def drop(self, drop: Drop) -> None:
-        """The reply that came last, for a reason that goes before any score."""
-        self.candidates.drops[len(self.candidates) - 1] = drop
-
-    def add_contrast(self, turn: Turn) -> None:
-        """What was said without the persona, after the replies to the same prompt."""
-        if self._prompt == (turn.item.npc.id, turn.item.scenario_id) and turn.text.strip():
-            self.contrast[self.candidates.prompts[-1]] = turn.text
+    def _judge_all(self, first: int, batch: Batch) -> None:
+        """By the scorers' bounds, in their order."""
+        drops, names, values = self.candidates.drops, batch.scorers, batch.values
+        failed = np.zeros(values.shape, bool)
+        for at, name in enumerate(names):
+            self.values.setdefault(name, array("d")).extend(values[:, at].tolist())
+            failed[:, at] = _fails(self._criteria.filters[name], values[:, at])
+        for row in np.flatnonzero(failed.any(axis=1)).tolist():
+            if first + row not in drops:
+                at = int(failed[row].argmax())
+                told = batch.scores.slice(row * len(names) + at, 1).to_pylist()[0]
+                drops[first + row] = self._drop(names[at], Score(told["value"], told["reason"], told["evidence"]))
 
     def decide(self, of_run: Iterable[dict[str, Score]]) -> Candidates:
         """With the scores that needed the whole run, in the same order."""
@@ -110,12 +150,13 @@ class Curator:
         drops = self.candidates.drops
         for name, score in scores.items():
             value = score.value
-            if name not in self.values:
-                self.values[name] = array("d")
-            self.values[name].append(math.nan if value is None else value)
-            # Nearly all are 1, and pass.
-            if value is not None and place not in drops and not (bounds := self._criteria.filters[name]).passes(value):
-                drops[place] = Drop(name, score.reason or _reason(value, bounds), score.evidence)
+            self.values.setdefault(name, array("d")).append(math.nan if value is None else value)
+            if value is not None and place not in drops and not self._criteria.filters[name].passes(value):
+                drops[place] = self._drop(name, score)
+
+    def _drop(self, name: str, score: Score) -> Drop:
+        assert score.value is not None
+        return Drop(name, score.reason or _reason(score.value, self._criteria.filters[name]), score.evidence)
 
     def _quality(self) -> Iterable[float]:
         """The product of the scores that apply, as if each said how likely that side of the reply is good."""
@@ -130,15 +171,15 @@ class Curator:
         near = NearDuplicates(prompt=least.prompt, persona=least.persona, anyone=least.anyone, short=least.words)
         # What is held out for testing comes first: it stays, and what is nearly the same leaves the training split.
         order = sorted(found.ranked(), key=lambda place: found.splits[place] == TRAIN)
-        for place in order:
-            match = near.admit(found.texts[place], persona=found.personas[place], prompt=str(found.prompts[place]))
+        said = ((found.texts[place], found.personas[place], str(found.prompts[place])) for place in order)
+        for place, match in zip(order, near.admit_all(said), strict=True):
             if match is None:
                 continue
             other = order[match.number]
             who = "this persona" if found.personas[place] == found.personas[other] else found.personas[other]
             where = "" if found.splits[place] == found.splits[other] else f", in {found.splits[other]}"
-            said = "the same" if match.similarity == 1 else f"nearly the same ({match.similarity:.2f})"
-            found.drops[place] = Drop(DUPLICATE, f"{who} says {said}{where}", found.item_ids[other])
+            how = "the same" if match.similarity == 1 else f"nearly the same ({match.similarity:.2f})"
+            found.drops[place] = Drop(DUPLICATE, f"{who} says {how}{where}", found.item_ids[other])
 
     def _drop_beyond_limits(self) -> None:
         found, selection = self.candidates, self._criteria.selection
@@ -157,6 +198,12 @@ class Curator:
                 if taken[group] >= most:
                     found.drops[place] = Drop(name, f"only the best {most} stay", f"quality {found.quality[place]:.3f}")
                 taken[group] += 1
+
+
+def _fails(bounds: Bounds, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which are out of bounds; what is not a number is not."""
+    low = values < bounds.least if bounds.least is not None else np.zeros(len(values), bool)
+    return low | (values > bounds.most) if bounds.most is not None else low
 
 
 def _reason(value: float, bounds: Bounds) -> str:

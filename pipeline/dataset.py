@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
 from pipeline.autolimit import Change
@@ -23,16 +24,16 @@ from pipeline.configs import Waiting
 from pipeline.criteria import DUPLICATE, LIMITS, TRAINING_PROMPT, UNTRAINABLE, Criteria, load_criteria
 from pipeline.curate import Candidates, Curator, Drop
 from pipeline.diversity import Diversity, diversity
+from pipeline.judging import judged, rows_of
 from pipeline.latency import quantile
 from pipeline.pairs import pairs
 from pipeline.personas.load import read_personas
 from pipeline.plan import CONTRAST
 from pipeline.produce import Produced, Steps, exhaust
-from pipeline.records import Turn
 from pipeline.runfolder import RunFolder, replace_folder, restore_folder
 from pipeline.scored import Load, Scored
 from pipeline.splits import SPLITS, Splitter, splitter
-from pipeline.templates import TemplateFailed, Templates
+from pipeline.templates import Templates
 from pipeline.training import TrainingPrompt
 
 
@@ -129,39 +130,25 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     panel = criteria.panel(lambda: read_personas(produced.plan.personas))
-    curator, tokens, counted = Curator(criteria), array("q"), Counter[str]()
-    waiting = Waiting(aside, model=produced.target.model or produced.target.identity, training=training)
-    with Scored(produced, panel, made.load) as scored, waiting:
-        for turn, scores in scored.turns():
+    curator, tokens, counted_by = Curator(criteria), array("q"), set[str]()
+    rows = rows_of(produced, training)
+    with Scored(produced, panel, made.load) as scored, Waiting(aside, rows, training) as waiting:
+        for found in judged(produced, panel, rows, training, split):
             yield
-            if turn.completion is None:
-                made.open += turn.open
-                made.missing += turn.error is None
-                if turn.error is not None:
-                    made.failed += 1
-                    made.load.fail(turn.error)
+            if found is None:
                 continue
-            made.answered += 1
-            if turn.item.arm == CONTRAST:
-                made.contrast += 1
-                curator.add_contrast(turn)
-                continue
-            curator.add(turn, scores, split.split(turn.item.npc.id, turn.item.scenario_id))
-            try:
-                prompt = training.prompt(turn)
-            except TemplateFailed as exc:
-                prompt = "" if training.is_text else []
-                curator.drop(Drop(UNTRAINABLE, str(exc), ""))
-            waiting.add(turn, prompt)
-            size, source = _tokens(turn, prompt, as_sent=training.as_sent)
-            tokens.append(size)
-            counted[source] += 1
+            scored.take(found.batch)
+            curator.take(found.batch, found.splits, found.unfit)
+            waiting.add(found.rows)
+            tokens.extend(found.tokens)
+            counted_by |= found.counted_by
+            _count(made, found.batch.replies)
         candidates = curator.decide(scored.of_run())
-    found = list(pairs(candidates, curator.contrast, criteria.preference))
-    made.configs = waiting.write(aside, candidates, curator.values, found)
-    made.pairs = dict(Counter(pair.kind for pair in found))
+    paired = list(pairs(candidates, curator.contrast, criteria.preference))
+    made.configs = waiting.write(aside, candidates, curator.values, paired)
+    made.pairs = dict(Counter(pair.kind for pair in paired))
     made.limits = produced.limits
-    made.tokens_by = " and ".join(sorted(counted))
+    made.tokens_by = " and ".join(sorted(counted_by))
     _tell(made, candidates, criteria, tokens)
     made_by = {TRAINING_PROMPT: training.name, **criteria.plain()}
     made.changes = changes(before, candidates, made_by)
@@ -169,6 +156,21 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     write_card(aside, produced, made.summary(), made.words)
     replace_folder(folder.dataset, aside)
     return made
+
+
+def _count(made: Made, replies: pa.RecordBatch) -> None:
+    """What came of the asking."""
+    outcomes = Counter(replies.column("outcome").to_pylist())
+    made.answered += outcomes["reply"] + outcomes["empty"]
+    made.failed += outcomes["error"] + outcomes["open"]
+    made.missing += outcomes["missing"]
+    made.open += outcomes["open"] + outcomes["missing"]
+    told = (replies.column(name).to_pylist() for name in ("outcome", "arm", "error"))
+    for outcome, arm, error in zip(*told, strict=True):
+        if outcome in ("error", "open"):
+            made.load.fail(error)
+        elif outcome != "missing":
+            made.contrast += arm == CONTRAST
 
 
 def _tell(made: Made, candidates: Candidates, criteria: Criteria, tokens: "array[int]") -> None:
@@ -204,17 +206,6 @@ def _splitter(folder: RunFolder, asked: str, personas: int) -> tuple[Splitter, s
     if found.by != "scenario" and folder.results_of("generate").get("split_by") == "scenario":
         return Splitter("scenario"), "split by scenario only, as before: else rows that were trained on would move"
     return found, note
-
-
-def _tokens(turn: Turn, prompt: Any, *, as_sent: bool) -> tuple[int, str]:
-    """Of prompt and completion together, and who counted them. For another prompt than the one sent, it is estimated."""
-    assert turn.completion is not None
-    usage = turn.completion.usage
-    if as_sent and usage.prompt_tokens is not None and usage.completion_tokens is not None:
-        return usage.prompt_tokens + usage.completion_tokens, usage.source
-    characters = len(prompt) if isinstance(prompt, str) else sum(len(message["content"]) for message in prompt)
-    reply = usage.completion_tokens if usage.completion_tokens is not None else len(turn.text) // 4
-    return characters // 4 + reply, "estimate"
 
 
 def _example(candidates: Candidates, place: int, drop: Drop) -> str:

@@ -24,6 +24,7 @@ the hashes decide what is found, never what is called alike.
 import unicodedata
 from array import array
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b, shake_128
@@ -36,6 +37,7 @@ import numpy.typing as npt
 
 Scope = Literal["prompt", "persona", "anyone"]
 Shingles = frozenset[str | tuple[str, str]]
+Equal = str | tuple[str, str]  # what the words are spelled like; with the persona, where they count for it only
 Hashes = npt.NDArray[np.uint64]
 
 ROWS = 4  # hashes in a band: at a similarity of 0.1, one text in 10,000 is a candidate in vain, in each band
@@ -78,7 +80,7 @@ class NearDuplicates:
         # Of each text that stayed: its words, the hashes of its persona and its prompt, its number.
         self._texts: list[str] = []
         self._personas, self._prompts, self._numbers = array("Q"), array("Q"), array("Q")
-        self._equal: dict[str | tuple[str, str], int] = {}
+        self._equal: dict[Equal, int] = {}
         bands = bands_for(min(self._least.values()))
         self._common = common_bands(bands, anyone)
         self._buckets = _Buckets(bands)
@@ -89,21 +91,33 @@ class NearDuplicates:
 
     def admit(self, text: str, *, persona: str, prompt: str) -> Match | None:
         """What the text is a duplicate of; None: it stays. A prompt is of one persona."""
+        return next(self.admit_all([(text, persona, prompt)]))
+
+    def admit_all(self, said: Iterable[tuple[str, str, str]]) -> Iterator[Match | None]:
+        """The same for many, as (text, persona, prompt): three times as fast."""
+        rest = iter(said)
+        while some := list(islice(rest, _AT_ONCE)):
+            words = [heard(text) for text, _, _ in some]
+            owners = [_hash(persona) for _, persona, _ in some]
+            alone = [self._is_short(one) for one in words]
+            # What counts for one persona only has buckets of its own.
+            salts = [owner if short else 0 for owner, short in zip(owners, alone, strict=True)]
+            keys = self._buckets.keys_of(words, salts)
+            for number, (_, persona, prompt) in enumerate(some):
+                spelled = " ".join(words[number])
+                same = (persona, spelled) if alone[number] else spelled
+                yield self._admit(words[number], same, keys[number], owners[number], _hash(prompt))
+
+    def _admit(self, words: list[str], same: Equal, keys: Hashes, owner: int, asked: int) -> Match | None:
         number, self._taken = self._taken, self._taken + 1
-        words = heard(text)
-        spelled = " ".join(words)
-        alone = self._is_short(words)
-        owner, asked = _hash(persona), _hash(prompt)
-        equal = self._equal.get((persona, spelled) if alone else spelled)
+        equal = self._equal.get(same)
         if equal is not None:
             return Match(self._numbers[equal], 1.0, self._scope(equal, owner, asked))
-        # What counts for one persona only has buckets of its own.
-        candidates = self._buckets.find(words, owner if alone else 0)
-        found = self._best(candidates, words, owner, asked)
+        found = self._best(self._buckets.find(keys), words, owner, asked)
         if found is None:
-            self._equal[(persona, spelled) if alone else spelled] = len(self._texts)
+            self._equal[same] = len(self._texts)
             self._buckets.add(len(self._texts))
-            self._texts.append(spelled)
+            self._texts.append(same if isinstance(same, str) else same[1])
             self._personas.append(owner)
             self._prompts.append(asked)
             self._numbers.append(number)
@@ -138,6 +152,8 @@ class NearDuplicates:
 def heard(text: str) -> list[str]:
     """The words as they are spoken: letters and digits with their marks, without case and apostrophes. In scripts without
     blanks each character begins a word."""
+    if text.isascii():
+        return text.lower().translate(_SOUNDS).split()
     spelled = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return spelled.translate(_SOUNDS).split()
 
@@ -197,9 +213,9 @@ class _Buckets:
         self._steps = self._starts[:, None] + np.arange(BUCKET)
         self._places = np.zeros(len(self._bands) * width, np.uint64)
 
-    def find(self, words: list[str], salt: int) -> list[tuple[int, int]]:
-        """Texts that have keys in common with these words, and how many; those with most of them first."""
-        self._keys = self._hashed(words, salt)
+    def find(self, keys: Hashes) -> list[tuple[int, int]]:
+        """Texts that have keys in common with these, and how many; those with most of them first."""
+        self._keys = keys
         self._window = self._steps + self._home(self._keys)[:, None]
         self._there = self._places.take(self._window)
         near = self._there[(self._there & ~_TEXT) == self._keys[:, None]] & _TEXT
@@ -216,15 +232,22 @@ class _Buckets:
         if text + 1 > self._texts:
             self._grow()
 
-    def _hashed(self, words: list[str], salt: int) -> Hashes:
-        """One key for each band, in the upper 32 bits; never 0."""
-        single = np.array(list(map(_hash, words or [""])), np.uint64).astype(np.uint32)
-        both = np.concatenate((single, single[:-1] * _ODD + single[1:]))
+    def keys_of(self, texts: Sequence[list[str]], salts: Sequence[int]) -> Hashes:
+        """For each text one key for each band, in the upper 32 bits; never 0."""
+        lengths = np.array([len(words) or 1 for words in texts])
+        single = np.array([_hash(word) for words in texts for word in words or [""]], np.uint64).astype(np.uint32)
+        both = single.copy()
+        both[:-1] *= _ODD
+        both[:-1] += single[1:]
+        ends = np.cumsum(lengths)
+        both[ends - 1] = single[ends - 1]  # the last word has no neighbour
         # A product with an odd number puts all 32-bit numbers into another order, and each order has a least shingle.
-        least = np.minimum.reduce(both[:, None] * self._times).reshape(ROWS, -1)
+        least = np.empty((len(self._times), len(texts)), np.uint64)
+        for row, times in zip(least, self._times, strict=True):
+            row[:] = np.minimum.reduceat(np.minimum(single * times, both * times), ends - lengths)
         # Of a sum of products with random numbers the upper half is well mixed (Dietzfelbinger 1996).
-        keys: Hashes = self._mixed @ least + np.uint64(salt)
-        return (keys | _KEY) & ~_TEXT
+        keys: Hashes = np.einsum("r,rbt->tb", self._mixed, least.reshape(ROWS, -1, len(texts)))
+        return (keys + np.array(salts, np.uint64)[:, None] | _KEY) & ~_TEXT
 
     def _home(self, keys: Hashes) -> npt.NDArray[np.int64]:
         return (keys >> self._shift).view(np.int64)
@@ -284,6 +307,7 @@ _WITHOUT_BLANKS = (
     ("\uf900", "\ufaff"),
     ("\U00020000", "\U0003ffff"),
 )
+_AT_ONCE = 256  # texts that are hashed together
 _ODD = np.uint32(0x9E3779B1)
 _HALF = np.uint64(32)
 _KEY, _TEXT = np.uint64(1 << 32), np.uint64((1 << 32) - 1)  # the last bit of the key; the bits of the text

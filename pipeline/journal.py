@@ -133,7 +133,7 @@ class Journal:
         match = _RECORD.match(line)
         if match is None:
             raise RunStopped(f"{self.path}: changed while it was being read.")
-        payload = json.loads(line[match.end() : -2])
+        payload = json.loads(line[match.end() : -2].decode())
         timing = payload["timing"]
         if isinstance(timing, list):  # version 1
             timing = dict(zip(("sent", "e2e", "ttft", "last"), timing, strict=True))

@@ -77,6 +77,7 @@ class Produced:
     limits: list[Change] = field(default_factory=list)  # how --concurrency auto went, as far as anything was asked
 
     walk: Walk | None = None  # while it is being asked
+    again: bool = False  # read from its folder: nothing will be asked
 
     def turns(self) -> Iterator[Turn]:
         """All planned replies in the order of the plan, with what is known of each."""
@@ -310,6 +311,7 @@ def reopen(folder: RunFolder) -> Produced:
         skipped=skipped,
         script=make_script(config, found, templates),
         journal=journal,
+        again=True,
     )
 
 

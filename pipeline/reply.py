@@ -42,7 +42,8 @@ def read_reply(dialect: Dialect, body: str, *, streamed: bool) -> Completion:
     except (ValueError, LookupError, TypeError, AttributeError) as exc:
         said = error_text(parsed)
         raise UnreadableReply(f"the server says: {said}" if said else f"not {dialect.name}'s format") from exc
-    return _counted(replace(completion, text=well_formed(completion.text)))
+    text = well_formed(completion.text)
+    return _counted(completion if text == completion.text else replace(completion, text=text))
 
 
 def _counted(completion: Completion) -> Completion:

@@ -1,29 +1,33 @@
 """Replies read again from the journal, scored, and written as two tables: `replies.parquet` and `scores.parquet`.
 
-Whoever needs the replies iterates over them here, once: the tables are written while the rows pass by. Between the two passes
-only the texts stay in memory.
+Whoever needs the replies iterates over them here, once: the tables are written while the rows pass by. What is said of many
+replies is kept and passed on in columns. The second pass, with what needed the whole run, reads the texts from
+`replies.parquet`: nothing of them stays in memory.
 """
 
 import json
 import re
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.criteria import Panel
 from pipeline.latency import busy_seconds, client_bound, tpot
 from pipeline.plan import CONTRAST
 from pipeline.produce import Produced
 from pipeline.records import Score, Turn, Usage
-from pipeline.scorers import Said
-from pipeline.tables import TableWriter, column, repeated, taken
+from pipeline.scorers import Said, Scorer
+from pipeline.tables import TableWriter, column, taken
 
-_ROWS = 1024  # replies whose scores are written at once
+ROWS = 512  # replies in a batch
 
 # What they mean stands at Timing; `total` is all that whoever asked has waited.
 _SECONDS = (
@@ -68,44 +72,81 @@ SCORES = pa.schema(
 )
 
 
+class Batch(NamedTuple):
+    """Replies in the order of the plan, and the scores of those that have any."""
+
+    replies: pa.RecordBatch  # REPLIES
+    scored: npt.NDArray[np.int64]  # places in `replies`
+    scorers: tuple[str, ...]
+    values: npt.NDArray[np.float64]  # a row for each of `scored`, a column for each of `scorers`; NaN: not applicable
+    scores: pa.RecordBatch  # SCORES: the same, one after another
+
+
+class Judge:
+    """Asks the scorers about one reply after another, and hands replies and scores over in columns.
+
+    A reply asked for contrast, without its persona, has no scores.
+    """
+
+    def __init__(self, scorers: Mapping[str, Scorer]) -> None:
+        self._scorers = scorers
+        self._turns: list[Turn] = []
+        self._scored: list[int] = []
+        self._scores: list[Score] = []
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def add(self, turn: Turn) -> dict[str, Score]:
+        self._turns.append(turn)
+        if not has_scores(turn):
+            return {}
+        self._scored.append(len(self._turns) - 1)
+        scores = {name: scorer(turn) for name, scorer in self._scorers.items()}
+        self._scores.extend(scores.values())
+        return scores
+
+    def batch(self) -> Batch:
+        """What was added since the last one."""
+        replies, names, scored = replies_of(self._turns), tuple(self._scorers), np.array(self._scored, np.int64)
+        values = np.array([score.value for score in self._scores], np.float64).reshape(len(scored), len(names))
+        batch = Batch(replies, scored, names, values, _scores_of(replies, scored, names, self._scores))
+        self._turns, self._scored, self._scores = [], [], []
+        return batch
+
+
+def has_scores(turn: Turn) -> bool:
+    return turn.completion is not None and turn.item.arm != CONTRAST
+
+
 @dataclass(slots=True)
 class Load:
     """What the replies took, gathered as they pass: seconds and tokens."""
 
-    sent: list[float] = field(default_factory=list)
-    e2e: list[float] = field(default_factory=list)
-    ttft: list[float] = field(default_factory=list)
-    tpot: list[float] = field(default_factory=list)
+    sent: "array[float]" = field(default_factory=lambda: array("d"))
+    e2e: "array[float]" = field(default_factory=lambda: array("d"))
+    ttft: "array[float]" = field(default_factory=lambda: array("d"))
+    tpot: "array[float]" = field(default_factory=lambda: array("d"))
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    gap: list[float] = field(default_factory=list)
-    lag: list[float] = field(default_factory=list)
-    ttfv: list[float] = field(default_factory=list)
+    gap: "array[float]" = field(default_factory=lambda: array("d"))
+    lag: "array[float]" = field(default_factory=lambda: array("d"))
+    ttfv: "array[float]" = field(default_factory=lambda: array("d"))
     counted: Counter[str] = field(default_factory=Counter)  # replies by who counted their tokens
     _failures: Counter[str] = field(default_factory=Counter)
     _kinds: dict[str, str] = field(default_factory=dict)
 
-    def add(self, turn: Turn) -> None:
-        completion = turn.completion
-        if completion is None or completion.timing is None:
-            return
-        timing, usage = completion.timing, completion.usage
-        self.sent.append(timing.sent)
-        self.e2e.append(timing.e2e)
-        if timing.lag is not None:
-            self.lag.append(timing.lag)
-        if timing.ttft is not None:
-            self.ttft.append(timing.ttft)
-        if timing.ttfv is not None:
-            self.ttfv.append(timing.ttfv)
-        if timing.gap is not None:
-            self.gap.append(timing.gap)
-        if (per_token := tpot(completion)) is not None:
-            self.tpot.append(per_token)
-        if usage.completion_tokens is not None:
-            self.counted[usage.source] += 1
-            self.completion_tokens += usage.completion_tokens
-            self.prompt_tokens += usage.prompt_tokens or 0
+    def add(self, replies: pa.RecordBatch) -> None:
+        for name in ("sent", "e2e", "ttft", "tpot", "gap", "lag", "ttfv"):
+            getattr(self, name).extend(replies.column(name).drop_null().to_pylist())
+        tokens = (
+            replies.column(name).to_pylist() for name in ("sent", "completion_tokens", "prompt_tokens", "tokens_by")
+        )
+        for sent, completion, prompt, source in zip(*tokens, strict=True):
+            if sent is not None and completion is not None:
+                self.counted[source] += 1
+                self.completion_tokens += completion
+                self.prompt_tokens += prompt or 0
 
     def tokens(self, price: tuple[float, float] | None) -> dict[str, Any]:
         """For a summary: how many tokens by whose count, how fast they came in all, and what they cost (replies that came;
@@ -120,7 +161,7 @@ class Load:
             "completion_per_second": self.completion_tokens / busy if busy and self.counted else None,
         }
 
-    def hidden(self) -> list[float]:
+    def hidden(self) -> Sequence[float]:
         """Times to the first visible content, where any reply began with what a player does not see."""
         return self.ttfv if self.ttfv != self.ttft else []
 
@@ -151,15 +192,13 @@ class Scored:
             for turn, scores in scored.turns(): ...      every planned reply in the order of the plan; no answer, no scores
             for scores in scored.of_run(): ...           then, for each scored one again, what needed the whole run
 
-    A reply asked for contrast, without its persona, is in `replies.parquet` and has no scores.
+    Instead of `turns`, `take` has them by the batch.
     """
 
     def __init__(self, produced: Produced, panel: Panel, load: Load) -> None:
         self._produced, self._panel, self._load = produced, panel, load
         self._replies = TableWriter(produced.folder.replies, REPLIES, keep_empty=True)
         self._scores = TableWriter(produced.folder.scores, SCORES, keep_empty=True)
-        self._said: list[tuple[Said, str, str]] = []
-        self._rows: list[tuple[str, str, str, dict[str, Score]]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -167,62 +206,75 @@ class Scored:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and self._rows:
-            self._flush()
         self._replies.__exit__(kind, exc, traceback)
         self._scores.__exit__(kind, exc, traceback)
 
     def turns(self) -> Iterator[tuple[Turn, dict[str, Score]]]:
-        of_reply, of_run = self._panel.of_reply, self._panel.of_run.values()
+        judge = Judge(self._panel.of_reply)
         for turn in self._produced.turns():
-            self._load.add(turn)
-            self._replies.add(_reply_row(turn))
-            if turn.completion is None or turn.item.arm == CONTRAST:
-                yield turn, {}
-                continue
-            item = turn.item
-            scores = {name: scorer(turn) for name, scorer in of_reply.items()}
-            self._write(item.item_id, item.npc.id, item.scenario_id, scores)
-            said = Said(item.npc.id, turn.line, turn.text)
-            for late in of_run:
-                late.add(said)
-            self._said.append((said, item.item_id, item.scenario_id))
+            scores = judge.add(turn)
+            if len(judge) == ROWS:
+                self.take(judge.batch())
             yield turn, scores
+        if len(judge):
+            self.take(judge.batch())
+
+    def take(self, batch: Batch) -> None:
+        self._replies.write(batch.replies)
+        self._scores.write(batch.scores)
+        self._load.add(batch.replies)
+        late = self._panel.of_run.values()
+        for said in _said(batch.replies.take(column(batch.scored, pa.int64()))):
+            for scorer in late:
+                scorer.add(said)
 
     def of_run(self) -> Iterator[dict[str, Score]]:
-        for said, item_id, scenario_id in self._said:
-            scores = {name: scorer.score(said) for name, scorer in self._panel.of_run.items()}
-            self._write(item_id, said.persona_id, scenario_id, scores)
-            yield scores
+        names = tuple(self._panel.of_run)
+        self._replies.close(whole=True)
+        with pq.ParquetFile(self._produced.folder.replies) as table:
+            for replies in table.iter_batches(ROWS, columns=["item_id", *_SAID, "scenario_id", "arm"]):
+                told = zip(
+                    replies.column("arm").to_pylist(), replies.column("reply").is_null().to_pylist(), strict=True
+                )
+                scored = np.array([at for at, (arm, null) in enumerate(told) if arm != CONTRAST and not null], np.int64)
+                found: list[Score] = []
+                for said in _said(replies.take(column(scored, pa.int64()))):
+                    scores = {name: scorer.score(said) for name, scorer in self._panel.of_run.items()}
+                    found.extend(scores.values())
+                    yield scores
+                self._scores.write(_scores_of(replies, scored, names, found))
 
-    def _write(self, item_id: str, persona_id: str, scenario_id: str, scores: dict[str, Score]) -> None:
-        self._rows.append((item_id, persona_id, scenario_id, scores))
-        if len(self._rows) == _ROWS:
-            self._flush()
 
-    def _flush(self) -> None:
-        """Rows by scorer for so many replies at once: twenty dictionaries for each would cost more than the scores."""
-        rows, self._rows = self._rows, []
-        sizes = np.array([len(row[3]) for row in rows], np.int32)
-        if not sizes.sum():
-            return
-        item_ids, personas, scenarios, _ = zip(*rows, strict=True)
-        names = list(dict.fromkeys(name for row in rows for name in row[3]))
-        number_of = {name: number for number, name in enumerate(names)}
-        scorers = np.array([number_of[name] for row in rows for name in row[3]], np.int32)
-        flat = [score for row in rows for score in row[3].values()]
-        self._scores.write(
-            pa.RecordBatch.from_arrays(
-                [
-                    *(repeated(ids, sizes) for ids in (item_ids, personas, scenarios)),
-                    taken(names, scorers),
-                    column([score.value for score in flat], pa.float64()),
-                    column([score.reason for score in flat], pa.string()),
-                    column([score.evidence for score in flat], pa.string()),
-                ],
-                schema=SCORES,
-            )
-        )
+_SAID = ("persona_id", "line", "reply")
+
+
+def _said(replies: pa.RecordBatch) -> Iterator[Said]:
+    return map(Said, *(replies.column(name).to_pylist() for name in _SAID))
+
+
+def _scores_of(
+    replies: pa.RecordBatch, scored: npt.NDArray[np.int64], names: tuple[str, ...], scores: list[Score]
+) -> pa.RecordBatch:
+    """Rows by scorer for so many replies at once: twenty dictionaries for each would cost more than the scores."""
+    of = column(np.repeat(scored, len(names)), pa.int64())
+    scorers = np.tile(np.arange(len(names), dtype=np.int32), len(scored))
+    return pa.RecordBatch.from_arrays(
+        [
+            *(replies.column(name).take(of) for name in ("item_id", "persona_id", "scenario_id")),
+            taken(names, scorers),
+            column([score.value for score in scores], pa.float64()),
+            column([score.reason for score in scores], pa.string()),
+            column([score.evidence for score in scores], pa.string()),
+        ],
+        schema=SCORES,
+    )
+
+
+def replies_of(turns: Sequence[Turn]) -> pa.RecordBatch:
+    rows = [_reply_row(turn) for turn in turns]
+    return pa.RecordBatch.from_arrays(
+        [column([row[field.name] for row in rows], field.type) for field in REPLIES], schema=REPLIES
+    )
 
 
 def _reply_row(turn: Turn) -> dict[str, object]:

@@ -25,6 +25,7 @@ class TableWriter:
         self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         self._batches: list[pa.RecordBatch] = []
         self._writer: pq.ParquetWriter | None = None
+        self._closed = False
         self.count = 0
 
     def __enter__(self) -> Self:
@@ -50,7 +51,10 @@ class TableWriter:
         self.close(whole=kind is None)
 
     def close(self, *, whole: bool) -> None:
-        """Put the table in its place if it is `whole`; else leave no trace of it."""
+        """Put the table in its place if it is `whole`; else leave no trace of it. Once it is closed, nothing more happens."""
+        if self._closed:
+            return
+        self._closed = True
         if whole and self._batches:
             self._flush_batches()
         if whole and (any(self._columns.values()) or (self._keep_empty and not self.count)):
@@ -95,6 +99,12 @@ def column(values: Values, kind: pa.DataType) -> pa.Array:
         ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
         offsets = pa.Array.from_buffers(pa.int32(), len(ends), [None, pa.py_buffer(ends)])
         return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(parts, fields=list(kind.value_type)))
+    if pa.types.is_floating(kind):
+        numbers = np.array(values, dtype=kind.to_pandas_dtype())  # None becomes NaN
+        bits = pa.py_buffer(np.packbits(numbers == numbers, bitorder="little"))
+        return pa.Array.from_buffers(kind, len(numbers), [bits, pa.py_buffer(numbers)])
+    if isinstance(values, np.ndarray) and pa.types.is_integer(kind):
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values.astype(kind.to_pandas_dtype()))])
     known = np.array([value is not None and value == value for value in values], dtype=bool)
     numbers = np.array(
         [value if there else 0 for value, there in zip(values, known, strict=True)], dtype=kind.to_pandas_dtype()
@@ -109,11 +119,6 @@ def taken(texts: Sequence[str], places: npt.NDArray[np.int32]) -> pa.Array:
     """`texts[place]` for each place, without making a Python string of any."""
     numbers = pa.Array.from_buffers(pa.int32(), len(places), [None, pa.py_buffer(places)])
     return pa.DictionaryArray.from_arrays(numbers, _texts(texts)).dictionary_decode()
-
-
-def repeated(texts: Sequence[str], times: npt.NDArray[np.int32]) -> pa.Array:
-    """Each text as often as it says."""
-    return taken(texts, np.repeat(np.arange(len(texts), dtype=np.int32), times))
 
 
 def _texts(values: Values) -> pa.Array:

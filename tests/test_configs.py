@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.configs import Waiting
+from pipeline.configs import Rows, Waiting
 from pipeline.curate import Candidates, Drop
 from pipeline.pairs import Pair
 from pipeline.records import Completion, GenerateConfig, Item, Message, Request, Turn
@@ -46,9 +46,12 @@ def fate(n: int) -> str:
 def write(folder, count: int, **options):
     training = TrainingPrompt(RunConfig(command="generate", personas="", scenarios="", **options), Templates())
     turns = [turn(n) for n in range(count)]
-    with Waiting(folder, model="m", training=training) as waiting:
-        for one in turns:
-            waiting.add(one, training.prompt(one))
+    rows = Rows(model="m", training=training)
+    with Waiting(folder, rows, training) as waiting:
+        for number, one in enumerate(turns, 1):
+            rows.add(one, training.prompt(one))
+            if number % 700 == 0 or number == count:
+                waiting.add(rows.batch())
     found = Candidates(
         item_ids=[one.item.item_id for one in turns],
         texts=[one.text for one in turns],
@@ -185,9 +188,11 @@ def test_the_same_rows_give_the_same_bytes(many, tmp_path):
 
 def test_what_breaks_off_leaves_no_waiting_rows(tmp_path):
     training = TrainingPrompt(RunConfig(command="generate", personas="", scenarios=""), Templates())
-    with pytest.raises(KeyboardInterrupt), Waiting(tmp_path, model="m", training=training) as waiting:
+    rows = Rows(model="m", training=training)
+    with pytest.raises(KeyboardInterrupt), Waiting(tmp_path, rows, training) as waiting:
         for n in range(2000):
-            waiting.add(turn(n), training.prompt(turn(n)))
+            rows.add(turn(n), training.prompt(turn(n)))
+        waiting.add(rows.batch())
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 

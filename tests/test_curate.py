@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.criteria import DUPLICATE, LIMITS, Criteria, load_criteria
 from pipeline.curate import Candidates, Curator, Drop
+from pipeline.plan import CONTRAST
 from pipeline.records import Completion, Item, Score, Turn
+from pipeline.scored import Judge
 from pipeline.splits import KNOWN, NEW, TRAIN
 
 NAMES = list(load_criteria().filters)
@@ -35,9 +37,9 @@ class Reply:
     sample: int = 0
     split: str = TRAIN
 
-    def turn(self) -> Turn:
-        npc = SimpleNamespace(id=self.persona)
-        about = {"category": "c", "player": "P", "lines": ("Hi",), "template": "t"}
+    def turn(self, arm: str = "") -> Turn:
+        npc = SimpleNamespace(id=self.persona, world="")
+        about = {"category": "c", "player": "P", "lines": ("Hi",), "template": "t", "arm": arm}
         item = Item(npc=npc, scenario_id=self.scenario, sample=self.sample, **about)
         return Turn(item=item, line="Hi", request=None, completion=Completion(text=self.text))
 
@@ -51,10 +53,20 @@ def lenient(*settings: str) -> Criteria:
     return load_criteria([*(f"{name}.min=none" for name in NAMES), *settings])
 
 
+def take(curator: Curator, *scored: tuple[Reply, dict[str, Score]], arm: str = "", unfit: Drop | None = None) -> None:
+    """One batch; all have the scores of the same names."""
+    now: dict[str, Score] = {}
+    judge = Judge({name: lambda _, name=name: now[name] for name in scored[0][1]})
+    for reply, scores in scored:
+        now.update(scores)
+        judge.add(reply.turn(arm))
+    curator.take(judge.batch(), [reply.split for reply, _ in scored if not arm], {0: unfit} if unfit else {})
+
+
 def curate(*replies: Reply, settings: tuple[str, ...] = ()) -> Candidates:
     curator = Curator(lenient(*settings))
-    for reply in replies:
-        curator.add(reply.turn(), {NAMES[0]: Score(reply.quality)}, reply.split)
+    if replies:
+        take(curator, *((reply, {NAMES[0]: Score(reply.quality)}) for reply in replies))
     return curator.decide([{}] * len(replies))
 
 
@@ -66,7 +78,7 @@ def kept(*replies: Reply, settings: tuple[str, ...] = ()) -> set[str]:
 def judged(scores: dict[str, Score], late: dict[str, Score] | None = None, *settings: str) -> Drop | None:
     scores = {name: score for name, score in scores.items() if name not in (late or {})}  # one or the other
     curator = Curator(load_criteria(settings))
-    curator.add(Reply(text="Aye.").turn(), scores, TRAIN)
+    take(curator, (Reply(text="Aye."), scores))
     return curator.decide([late or {}]).drops.get(0)
 
 
@@ -108,8 +120,8 @@ def test_a_score_that_came_after_the_whole_run_drops_what_passed_so_far():
 def test_what_cannot_be_trained_on_is_dropped_for_that_whatever_it_scores():
     # Else a row without a prompt would stand among the bad examples.
     curator = Curator(load_criteria())
-    curator.add(Reply(text="As an AI").turn(), {"in_character": Score(BAD, "leak")}, TRAIN)
-    curator.drop(Drop("train_prompt", "no such field", ""))
+    unfit = Drop("train_prompt", "no such field", "")
+    take(curator, (Reply(text="As an AI"), {"in_character": Score(BAD, "leak")}), unfit=unfit)
     assert curator.decide([{}]).drops[0].filter == "train_prompt"
 
 
@@ -117,8 +129,7 @@ def test_quality_is_the_product_of_what_applies_and_a_flaw_counts_a_tenth():
     curator = Curator(lenient())
     scores = [(1.0, 0.5, None), (1.0, None, 0.25), (None, None, None)]
     for sample, values in enumerate(scores):
-        found = dict(zip(NAMES, map(Score, values), strict=False))
-        curator.add(Reply(text=TEXTS[sample], sample=sample).turn(), found, TRAIN)
+        take(curator, (Reply(text=TEXTS[sample], sample=sample), dict(zip(NAMES, map(Score, values), strict=False))))
     late = [{NAMES[3]: Score(value)} for value in (0.0, None, None)]
     assert list(curator.decide(late).quality) == pytest.approx([0.5 * 0.1, 0.25, 1.0])
 
@@ -153,8 +164,8 @@ def test_a_test_row_stays_and_its_twin_leaves_the_training_split(quality, held_o
 
 def test_a_dropped_reply_makes_no_other_one_a_duplicate():
     curator = Curator(load_criteria())
-    curator.add(Reply(text=TEXTS[0]).turn(), {"finished": Score(BAD), "in_character": Score(1.0)}, TRAIN)
-    curator.add(Reply(text=TEXTS[0], scenario="t").turn(), {"finished": Score(1.0)}, TRAIN)
+    fine = {"finished": Score(1.0), "in_character": Score(1.0)}
+    take(curator, (Reply(text=TEXTS[0]), {**fine, "finished": Score(BAD)}), (Reply(text=TEXTS[0], scenario="t"), fine))
     assert curator.decide([{}, {}]).drops[0].filter == "finished" and 1 not in curator.candidates.drops
 
 
@@ -176,6 +187,7 @@ VARIED = st.builds(
 RUNS = st.lists(VARIED, max_size=12, unique_by=lambda r: (r.persona, r.scenario, r.sample))
 
 
+@settings(deadline=None)
 @given(replies=RUNS, order=st.permutations("abc"))
 def test_what_becomes_of_a_reply_does_not_depend_on_the_order_of_the_personas(replies, order):
     replies = sorted(replies, key=lambda r: (r.persona, r.scenario, r.sample))
@@ -188,6 +200,7 @@ def test_what_becomes_of_a_reply_does_not_depend_on_the_order_of_the_personas(re
     assert fates[0] == fates[1]
 
 
+@settings(deadline=None)
 @given(replies=RUNS)
 def test_a_duplicate_names_a_reply_that_stays_and_is_no_worse_or_held_out(replies):
     replies = sorted(replies, key=lambda r: (r.persona, r.scenario, r.sample))
@@ -242,6 +255,7 @@ def test_a_duplicate_takes_nobodys_place():
     assert kept(*replies, settings=("selection.max_per_prompt=2",)) == {TEXTS[0], TEXTS[1]}
 
 
+@settings(deadline=None)
 @given(replies=RUNS, most=st.tuples(*[st.none() | st.integers(1, 4)] * 3))
 def test_no_more_stay_than_was_said_and_none_leaves_where_there_is_room(replies, most):
     replies = sorted(replies, key=lambda r: (r.persona, r.scenario, r.sample))
@@ -270,9 +284,8 @@ def test_siblings_stand_together():
 
 def test_what_is_said_without_the_persona_belongs_to_the_prompt_before_it():
     curator = Curator(lenient())
-    curator.add_contrast(Reply(text="Nobody asked.").turn())
-    for reply in (*several(0.1, 0.2), *several(0.3, scenario="t")):
-        curator.add(reply.turn(), {}, TRAIN)
-    curator.add_contrast(Reply(text="How may I help?", scenario="t").turn())
-    curator.add_contrast(Reply(text="To somebody else.", persona="mira", scenario="t").turn())
+    take(curator, (Reply(text="Nobody asked."), {}), arm=CONTRAST)
+    take(curator, *((reply, FINE) for reply in (*several(0.1, 0.2), *several(0.3, scenario="t"))))
+    take(curator, (Reply(text="How may I help?", scenario="t"), {}), arm=CONTRAST)
+    take(curator, (Reply(text="To somebody else.", persona="mira", scenario="t"), {}), arm=CONTRAST)
     assert curator.contrast == {1: "How may I help?"}

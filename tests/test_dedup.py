@@ -270,7 +270,7 @@ def test_what_one_text_costs_is_bounded_whatever_came_before(monkeypatch):
         before = calls[0]
         admit(seen, f"{prefix} {' '.join(dice.sample(WORDS, 14))} {number}", f"persona {number % 7}")
         assert calls[0] - before <= 2 * dedup.COMPARED
-    candidates = seen._buckets.find(WORDS[:30], 0)
+    candidates = seen._buckets.find(seen._buckets.keys_of([WORDS[:30]], [0])[0])
     assert 0 < sum(common for _, common in candidates) <= dedup.BUCKET * dedup.bands_for(0.7)
 
 
@@ -281,7 +281,7 @@ from test_dedup import admit, lines
 from pipeline.dedup import NearDuplicates
 seen = NearDuplicates()
 print(*[(m.number, m.similarity, m.scope) if (m := admit(seen, t, f"p{n % 5}")) else "" for n, t in enumerate(lines(9, 600))])
-print(*seen._buckets._hashed("mind the third step".split(), 7)[:2])
+print(*seen._buckets.keys_of(["mind the third step".split()], [7])[0][:2])
 """
 
 

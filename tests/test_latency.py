@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -5,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.latency import client_bound, quantile, tpot
-from pipeline.records import Completion, Timing, Turn, Usage
-from pipeline.scored import Load
+from pipeline.records import Completion, Item, Timing, Turn, Usage
+from pipeline.scored import Load, replies_of
 
 
 def completion(sent=0.0, e2e=1.0, ttft=None, last=None, tokens=None):
@@ -85,10 +87,16 @@ def test_time_per_token_counts_from_the_first_one(ttft, last, tokens, seconds):
     assert found == (seconds if seconds is None else pytest.approx(seconds))
 
 
+def turn(said):
+    about = {"scenario_id": "s", "category": "c", "player": "P", "lines": ("Hi",), "template": "t", "sample": 0}
+    item = Item(npc=SimpleNamespace(id="mira", world=""), **about)
+    return Turn(item=item, line="Hi", request=None, completion=said, error=None if said else "refused")
+
+
 def load_of(*spans):
     load = Load()
     for sent, e2e in spans:
-        load.add(Turn(item=None, line="", request=None, completion=completion(sent=sent, e2e=e2e, tokens=3)))
+        load.add(replies_of([turn(completion(sent=sent, e2e=e2e, tokens=3))]))
     return load
 
 
@@ -118,8 +126,7 @@ def test_busy_is_the_length_of_the_union(spans):
 
 def test_load_counts_only_what_the_server_counted():
     load = load_of((0, 1), (1, 1))
-    load.add(Turn(item=None, line="", request=None, completion=completion(tokens=None)))
-    load.add(Turn(item=None, line="", request=None, completion=None, error="refused"))
+    load.add(replies_of([turn(completion(tokens=None)), turn(None)]))
     assert (dict(load.counted), load.completion_tokens, load.prompt_tokens, len(load.e2e)) == ({"server": 2}, 6, 10, 3)
 
 

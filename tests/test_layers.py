@@ -18,7 +18,7 @@ LAYERS = [
     ("prompts", "personas templates"),
     ("produce", "splits tables runfolder plan journal conversation generation target produce"),
     ("judge", "scorers criteria latency stats scored"),
-    ("select", "dedup curate pairs diversity training configs changes card dataset export"),
+    ("select", "dedup curate pairs diversity training configs judging changes card dataset export"),
     ("tell", "evaluation compare hub summary progress dryrun ping runs"),
     ("doors", "options configure eval_arms cli __init__ __main__"),
 ]

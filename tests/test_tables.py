@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.tables import TableWriter, column, repeated, taken
+from pipeline.tables import TableWriter, column, taken
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema([("text", pa.string()), ("whole", pa.int32()), ("real", pa.float64()), ("messages", MESSAGES)])
@@ -101,14 +101,6 @@ def test_batches_of_any_size_are_all_there(size, tmp_path):
         for start in range(0, 5000, size):
             table.write(arrow(rows[start : start + size]).to_batches()[0])
     assert pq.read_table(path)["whole"].to_pylist() == list(range(5000))
-
-
-@given(st.lists(st.tuples(st.none() | TEXT, st.integers(0, 4)), max_size=10))
-def test_texts_that_come_again_are_as_if_each_were_written(pairs):
-    texts, times = [text for text, _ in pairs], [count for _, count in pairs]
-    found = repeated(texts, np.array(times, np.int32))
-    assert found.to_pylist() == [text for text, count in pairs for _ in range(count)]
-    found.validate(full=True)
 
 
 @given(st.lists(TEXT, min_size=1, max_size=5), st.data())
