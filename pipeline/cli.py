@@ -272,6 +272,7 @@ def _run(
 
     from pipeline.produce import produce
     from pipeline.progress import watcher
+    from pipeline.report import write_report
     from pipeline.runfolder import RunFolder
 
     folder = RunFolder(path)
@@ -282,6 +283,7 @@ def _run(
         summary |= {"skipped_rows": produced.skipped, "unfit": produced.count.unfit}
         complete = not summary["open"]
         folder.finish(config.command, summary, complete=complete)
+        write_report(path, summary, {"": folder})
     _print(summary, text, path, options)
     if produced.interrupted:
         watch.say("Interrupted. The same command goes on.")
@@ -306,6 +308,7 @@ def _reread(
     from dataclasses import replace
 
     from pipeline.produce import exhaust, reopen
+    from pipeline.report import write_report
     from pipeline.runfolder import RunFolder
 
     folder = RunFolder(path)
@@ -326,6 +329,7 @@ def _reread(
             summary, text, code = tell(produced, exhaust(sink(produced)))
         summary |= {"skipped_rows": produced.skipped, "unfit": produced.count.unfit}
         folder.finish(command, summary, complete=False)
+        write_report(path, summary, {"": folder})
     _print(summary, text, path, options)
     sys.exit(3 if summary["open"] else code)
 

@@ -7,6 +7,7 @@ replies.parquet       one row a reply                                           
 scores.parquet        one row a reply and scorer
 dataset/              what is trained on, with its card
 results.json          the summary
+report.html           the same as a page, with every transcript
 """
 
 import contextlib
@@ -51,6 +52,7 @@ class RunFolder:
         self.scores = path / "scores.parquet"
         self.dataset = path / "dataset"
         self.results = path / "results.json"
+        self.report = path / "report.html"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -69,7 +69,7 @@ def _dataset(summary: dict[str, Any], folder: Path) -> list[str]:
         lines.append(f"    pipeline curate {folder.as_posix()} --set ...      other criteria, without asking again")
     else:
         lines.append(f"Nothing was kept; what was dropped, and why, is in {dataset / 'rejected'}.")
-    return lines
+    return [*lines, f"report   {folder / 'report.html'}"]
 
 
 def _changes(changes: dict[str, Any] | None) -> list[str]:

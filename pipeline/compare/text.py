@@ -48,7 +48,7 @@ def sentence(summary: dict[str, Any]) -> str:
 
 
 def _named(found: list[tuple[str, dict[str, Any]]]) -> str:
-    said = [f"{_skill(name)}: {_difference(score)}" for name, score in found[:_NAMED]]
+    said = [f"{_skill(name)}: {difference(score)}" for name, score in found[:_NAMED]]
     more = [f"and in {len(found) - _NAMED} more"] if len(found) > _NAMED else []
     return ", ".join([*said, *more])
 
@@ -64,8 +64,8 @@ def _where(summary: dict[str, Any]) -> str:
         return f"in {len(scores)} scores"
     ((name, score),) = scores.items()
     least = score["difference"]["detectable"]
-    unseen = "" if least is None else f"; less than {_figure(score, least)} could not have been"
-    return f"in {_line(name)}: {_difference(score)}{unseen}"
+    unseen = "" if least is None else f"; less than {figure(score, least)} could not have been"
+    return f"in {_line(name)}: {difference(score)}{unseen}"
 
 
 def _ground(summary: dict[str, Any]) -> dict[str, Any]:
@@ -86,11 +86,11 @@ def _slower(latency: dict[str, Any]) -> str:
     return f"{'slower' if found['value'] > 0 else 'faster'} by {value} s ({low} to {high})"
 
 
-def _difference(score: dict[str, Any]) -> str:
+def difference(score: dict[str, Any]) -> str:
     """+6 points (2 to 10): hundredths of what is between 0 and 1, else the score's own unit."""
     found = score["difference"]
     if found["low"] is None:
-        return _figure(score, found["difference"], sign=True)
+        return figure(score, found["difference"], sign=True)
     scale, unit = (100, " points") if score["share"] else (1, "")
     value, low, high = (scale * found[end] for end in ("difference", "low", "high"))
     digits = _digits(high - low)
@@ -99,7 +99,7 @@ def _difference(score: dict[str, Any]) -> str:
     return f"{_signed(value, digits)}{unit} ({_plain(low, digits)} to {_plain(high, digits)})"
 
 
-def _figure(score: dict[str, Any], value: float, *, sign: bool = False) -> str:
+def figure(score: dict[str, Any], value: float, *, sign: bool = False) -> str:
     scale, unit = (100, " points") if score["share"] else (1, "")
     digits = _digits(abs(scale * value))
     return f"{_signed(scale * value, digits) if sign else _plain(scale * value, digits)}{unit}"
@@ -137,11 +137,11 @@ def _scores(summary: dict[str, Any]) -> list[str]:
     for name, score in summary["scores"].items():
         found = score["difference"]
         p = "-" if score["p_holm"] is None else "<0.001" if score["p_holm"] < 0.001 else f"{score['p_holm']:.3f}"
-        least = "-" if found["detectable"] is None else _figure(score, found["detectable"])
+        least = "-" if found["detectable"] is None else figure(score, found["detectable"])
         less = " (less is better)" if score["less_is_better"] else ""
         less += " (selected on)" if score["selected_on"] else ""
         lines.append(
-            f"{_line(name):{wide}} {_mean(score['a']):>14} {_mean(score['b']):>14}  {_difference(score):28} {p:>7} {least:>13} "
+            f"{_line(name):{wide}} {_mean(score['a']):>14} {_mean(score['b']):>14}  {difference(score):28} {p:>7} {least:>13} "
             f"{found['n']:6d} {found['clusters']:9d}  {score['verdict']}{less}"
         )
     lines.append(
@@ -166,7 +166,7 @@ def _explored(explored: dict[str, Any]) -> list[str]:
     ]
     for one in explored["found"][:_EXPLORED]:
         p = "<0.001" if one["p_bh"] < 0.001 else f"{one['p_bh']:.3f}"
-        lines.append(f"  {_line(one['group']):20} {_line(one['scorer']):20} {_difference(one):28} {p:>7}")
+        lines.append(f"  {_line(one['group']):20} {_line(one['scorer']):20} {difference(one):28} {p:>7}")
     if more := len(explored["found"]) - _EXPLORED:
         lines += [f"  and {more} more"] if more > 0 else []
     return lines

@@ -1,0 +1,141 @@
+"""Figures as SVG, drawn for a page that has no scripts to draw them: colours and type are page.css's, by class.
+
+`s0`, `s1` ... are the arms, told apart by colour, by shape and by dashes. Figures beside numbers are hidden from screen
+readers; the curves say in words what they show.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+SERIES = 6  # that look different
+_WIDE = 240  # of a figure in a table
+_POINTS = 160  # of a curve
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A value with the ends of its interval, as far as it has any."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def intervals(marks: Sequence[Mark | None], bound: float | None, top: float) -> Markup:
+    """Values between 0 and `top`, one line for each arm; what passes lies beyond the `bound`'s stroke."""
+    height = 18 * len(marks)
+
+    def x(value: float) -> float:
+        return round(6 + (_WIDE - 12) * min(max(value / top, 0.0), 1.0), 1)
+
+    parts = [_line("axis", x(0), height / 2, x(top), height / 2)] if len(marks) == 1 else []
+    parts += [_line("axis end", x(end), 3, x(end), height - 3) for end in (0, top)]
+    if bound is not None and 0 < bound < top:
+        parts.append(_line("bound", x(bound), 1, x(bound), height - 1))
+    for number, mark in enumerate(marks):
+        y = 9 + 18 * number
+        if mark is None:
+            continue
+        if mark.low is not None and mark.high is not None:
+            parts.append(_line(f"range s{number % SERIES}", x(mark.low), y, x(mark.high), y))
+        parts.append(_shape(number, x(mark.value), y))
+    return _svg(_WIDE, height, parts)
+
+
+def difference(mark: Mark, extent: float, verdict: str) -> Markup:
+    """B - A around zero, on a scale that ends at `extent` on both sides."""
+
+    def x(value: float) -> float:
+        return round(_WIDE / 2 + (_WIDE / 2 - 6) * min(max(value / (extent or 1.0), -1.0), 1.0), 1)
+
+    look = verdict if verdict in ("better", "worse") else "unseen"
+    parts = [_line("axis", 6, 9, _WIDE - 6, 9), _line("zero", x(0), 1, x(0), 17)]
+    if mark.low is not None and mark.high is not None:
+        parts.append(_line(f"range {look}", x(mark.low), 9, x(mark.high), 9))
+    return _svg(
+        _WIDE, 18, [*parts, Markup('<circle class="dot {}" cx="{}" cy="9" r="4.5"/>').format(look, x(mark.value))]
+    )
+
+
+def left(before: int, after: int, all_of_them: int) -> Markup:
+    """A step of a funnel: what came in, and what of it stays."""
+    scale = (_WIDE - 2) / max(all_of_them, 1)
+    bar = Markup('<rect class="{}" x="{}" y="3" width="{}" height="12" rx="2"/>')
+    parts = [bar.format("stays", 1, round(after * scale, 1))]
+    if before > after:
+        parts.append(bar.format("goes", round(1 + after * scale, 1), round(max((before - after) * scale, 1.5), 1)))
+    return _svg(_WIDE, 18, parts)
+
+
+def curves(series: Sequence[tuple[str, npt.NDArray[np.float64]]], label: str) -> Markup:
+    """How many of the replies had come after so many seconds: for each name its seconds, in any order."""
+    wide, high, foot, side = 640, 260, 34, 44
+    end = _round_up(max(float(np.quantile(seconds, 0.99)) for _, seconds in series) * 1.05 or 1.0)
+
+    def x(second: float) -> float:
+        return round(side + (wide - side - 12) * min(second / end, 1.0), 1)
+
+    def y(share: float) -> float:
+        return round(high - foot - (high - foot - 12) * share, 1)
+
+    parts = []
+    for share in (0, 0.25, 0.5, 0.75, 0.95, 1):
+        parts.append(_line("grid" if share else "axis", x(0), y(share), x(end), y(share)))
+        if share not in (0.25, 0.75, 1):
+            parts.append(_text(side - 8, y(share) + 4, f"{share:.0%}", "end"))
+    for step in range(5):
+        parts.append(_text(x(end * step / 4), high - 12, f"{end * step / 4:.3g} s", "end" if step == 4 else "middle"))
+    for number, (_, seconds) in enumerate(series):
+        shares = np.linspace(0, 1, min(_POINTS, len(seconds)) + 1)
+        at = np.quantile(seconds, shares)
+        points = " ".join(f"{x(float(a))},{y(float(s))}" for a, s in zip(at, shares, strict=True) if a <= end)
+        look = f"s{number % SERIES}"
+        parts.append(Markup('<polyline class="curve {}" points="{}"/>').format(look, points))
+        for share in (0.5, 0.95):
+            second = float(np.quantile(seconds, share))
+            if second <= end:
+                parts.append(_shape(number, x(second), y(share)))
+    return _svg(wide, high, parts, label)
+
+
+def _round_up(value: float) -> float:
+    """To a number that divides by four in few digits."""
+    size = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return next(size * step for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10, 12) if size * step >= value)
+
+
+def _line(look: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(look, x1, y1, x2, y2)
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
+
+
+def _shape(number: int, x: float, y: float) -> Markup:
+    look = f"dot s{number % SERIES}"
+    corners = {
+        1: ((0, -6), (6, 0), (0, 6), (-6, 0)),
+        2: ((-4, -4), (4, -4), (4, 4), (-4, 4)),
+        3: ((0, -5), (5, 4), (-5, 4)),
+    }
+    if shape := corners.get(number % 4):
+        points = " ".join(f"{round(x + dx, 1)},{y + dy}" for dx, dy in shape)
+        return Markup('<polygon class="{}" points="{}"/>').format(look, points)
+    return Markup('<circle class="{}" cx="{}" cy="{}" r="4.5"/>').format(look, x, y)
+
+
+def key(number: int) -> Markup:
+    """The sign of an arm, for a legend."""
+    return _svg(18, 18, [_shape(number, 9, 9)])
+
+
+def _svg(wide: float, high: float, parts: Sequence[Markup], label: str = "") -> Markup:
+    said = Markup('role="img" aria-label="{}"').format(label) if label else Markup('aria-hidden="true"')
+    start = Markup('<svg viewBox="0 0 {} {}" width="{}" height="{}" {}>').format(wide, high, wide, high, said)
+    return start + Markup("").join(parts) + Markup("</svg>")
