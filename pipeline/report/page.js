@@ -1,7 +1,8 @@
 "use strict";
 // Search, filters, pages and transcripts. All texts are data: they become text nodes, and nothing else.
 (() => {
-  const PAGE = 50;
+  const PAGE = 50; // items
+  const GIST = 300; // characters of a reply that is not open
   const blocks = [...document.querySelectorAll('script[type="application/json"]')].map((block) => JSON.parse(block.textContent));
   const head = blocks.pop();
   const at = (id) => document.getElementById(id);
@@ -159,9 +160,9 @@
       if (reply.text("outcome") !== "reply") signs.append(element("span", "badge bad", of + reply.text("outcome")), " ");
       for (const name of several && shown.length ? [shown.join(", ")] : shown) signs.append(element("span", "badge unsure", of + name), " ");
     }
-    const text = element("span", "said", said ? said.value("reply") : first.text("error") || "no reply");
+    const text = element("span", "said", said ? said.value("reply").slice(0, GIST) : first.text("error") || "no reply");
     text.dir = "auto";
-    const line = element("span", "asked", first.text("line"));
+    const line = element("span", "asked", first.text("line").slice(0, GIST));
     line.dir = "auto";
     const contrast = first.text("of") ? ` \u00b7 ${first.text("of")}` : "";
     const name = element("span", "name", element("b", "", first.text("persona")), ` ${first.text("scenario")}${contrast}`);
@@ -293,7 +294,10 @@
 
   form.addEventListener("input", search);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(search));
+  at("all").addEventListener("click", () => {
+    form.reset();
+    search();
+  });
   at("previous").addEventListener("click", () => turn(-1));
   at("next").addEventListener("click", () => turn(1));
   at("transcripts").addEventListener("keydown", (event) => {

@@ -15,9 +15,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+import pipeline.report.figures as figures
+import pipeline.report.story as story
 from pipeline.criteria import Bounds
 from pipeline.progress import printable
-from pipeline.report import figures, story
 from pipeline.report.sift import Sieve, Sifted
 from pipeline.report.transcripts import transcripts
 from pipeline.runfolder import RunFolder

@@ -18,7 +18,6 @@ from pipeline.report.sift import CUT, Numbers, Sieve, Sifted, batches, floats, l
 
 _PART = 256  # replies
 _EVIDENCE = 240  # characters
-_HARMLESS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 _COLUMNS = (
     *("item_id", "persona_id", "scenario_id", "category", "sample", "arm", "line", "reply", "error", "outcome"),
     *("finish_reason", "completion_tokens", "e2e", "ttft"),
@@ -37,7 +36,10 @@ _BY_NUMBER = {
 
 def embedded(value: object) -> str:
     """JSON that no HTML parser takes for anything else."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_HARMLESS)
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def transcripts(sieve: Sieve, arms: Mapping[str, Sifted]) -> Iterator[str]:
