@@ -178,7 +178,7 @@
     const sides = element("div", "sides");
     for (const [arm, name] of head.arms.entries()) {
       const own = item.replies.filter((reply) => reply.arm === arm);
-      if (several && !own.length) sides.append(element("article", "", element("h4", "", name), element("p", "soft", "Was not asked this.")));
+      if (several && !own.length) sides.append(element("article", "", element("h3", "", name), element("p", "soft", "Was not asked this.")));
       sides.append(...own.map((reply) => side(reply, name)));
     }
     return element("div", "whole", labelled("player", "line", first.text("line")), sides);
@@ -194,7 +194,7 @@
     const told = reply.notes, text = reply.value("reply");
     const unseen = new Set();
     const made = element("article", "");
-    if (several) made.append(element("h4", `s${reply.arm % 6}`, arm));
+    if (several) made.append(element("h3", `s${reply.arm % 6}`, arm));
     if (text === null) made.append(labelled(reply.text("outcome"), "reply error", reply.text("error")));
     else {
       const spans = [];
