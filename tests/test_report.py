@@ -193,6 +193,11 @@ def test_filters_by_persona_scenario_scorer_outcome_and_fate(browser, made):
         assert shown(page) == found, select
     page.choose("persona", "npc-7")
     assert shown(page) == 1  # both count
+    page("document.getElementById('filters').reset()")
+    page.choose("scorer", "-")
+    assert f"{shown(page)} of 32 replies pass every scorer." == page("document.querySelector('h1').textContent")
+    page.choose("scorer", "*")
+    assert f"{32 - shown(page)} of 32 replies" in page("document.querySelector('h1').textContent")
     summary = made["generate"].results_of("generate")
     page = browser.open(made["generate"].report)
     for value, found in (
@@ -330,7 +335,9 @@ def test_a_screen_reader_finds_its_way(browser, made, kind):
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert page("[...document.querySelectorAll('table')].every(t => t.caption && t.caption.textContent.trim())")
     assert page("[...document.querySelectorAll('th')].every(t => t.scope)")
-    assert page("[...document.querySelectorAll('svg')].every(s => s.ariaHidden === 'true' || s.ariaLabel)")
+    assert page(
+        "[...document.querySelectorAll('svg')].every(s => s.parentElement.closest('svg') || s.ariaHidden === 'true' || s.ariaLabel)"
+    )
     assert page("document.documentElement.lang") == "en"
     ids = page("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids))
@@ -434,6 +441,12 @@ def test_texts_that_would_be_too_much_for_a_page_are_cut(browser, tmp_path):
     assert f"{shown(page)} of 900 replies are here" in page("document.getElementById('bounded').textContent")
     page("document.querySelector('#list details').open = true; new Promise(r => setTimeout(r))")
     assert "more characters" in page("document.querySelector('#list .reply').textContent")
+
+
+def test_a_run_without_a_single_reply_has_a_page_as_well(browser, tmp_path):
+    page = browser.open(large(tmp_path, 0, ""))
+    assert page("document.querySelector('h1').textContent") == "Nothing was answered."
+    assert shown(page) == 0 and page.complaints == []
 
 
 def test_an_old_page_stands_until_the_new_one_is_whole(made, tmp_path):

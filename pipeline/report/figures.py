@@ -13,7 +13,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 SERIES = 6  # that look different
-_WIDE = 240  # of a figure in a table
+_LINE = 18  # pixels that an arm takes in a figure in a table
 _POINTS = 160  # of a curve
 
 
@@ -28,53 +28,53 @@ class Mark:
 
 def intervals(marks: Sequence[Mark | None], bound: float | None, top: float) -> Markup:
     """Values between 0 and `top`, one line for each arm; what passes lies beyond the `bound`'s stroke."""
-    height = 18 * len(marks)
+    height = _LINE * len(marks)
 
-    def x(value: float) -> float:
-        return round(6 + (_WIDE - 12) * min(max(value / top, 0.0), 1.0), 1)
+    def x(value: float) -> str:
+        return _percent(value / top)
 
-    parts = [_line("axis", x(0), height / 2, x(top), height / 2)] if len(marks) == 1 else []
-    parts += [_line("axis end", x(end), 3, x(end), height - 3) for end in (0, top)]
+    parts = [_line("axis", x(0), _LINE / 2, x(top), _LINE / 2)] if len(marks) == 1 else []
+    parts += [_line("axis", x(end), 3, x(end), height - 3) for end in (0, top)]
     if bound is not None and 0 < bound < top:
         parts.append(_line("bound", x(bound), 1, x(bound), height - 1))
     for number, mark in enumerate(marks):
-        y = 9 + 18 * number
         if mark is None:
             continue
+        y = _LINE * (number + 0.5)
         if mark.low is not None and mark.high is not None:
             parts.append(_line(f"range s{number % SERIES}", x(mark.low), y, x(mark.high), y))
         parts.append(_shape(number, x(mark.value), y))
-    return _svg(_WIDE, height, parts)
+    return _fluid(height, parts)
 
 
 def difference(mark: Mark, extent: float, verdict: str) -> Markup:
     """B - A around zero, on a scale that ends at `extent` on both sides."""
 
-    def x(value: float) -> float:
-        return round(_WIDE / 2 + (_WIDE / 2 - 6) * min(max(value / (extent or 1.0), -1.0), 1.0), 1)
+    def x(value: float) -> str:
+        return _percent(0.5 + value / (extent or 1.0) / 2)
 
-    look = verdict if verdict in ("better", "worse") else "unseen"
-    parts = [_line("axis", 6, 9, _WIDE - 6, 9), _line("zero", x(0), 1, x(0), 17)]
+    look, y = verdict if verdict in ("better", "worse") else "unseen", _LINE / 2
+    parts = [_line("axis", "0%", y, "100%", y), _line("zero", x(0), 1, x(0), _LINE - 1)]
     if mark.low is not None and mark.high is not None:
-        parts.append(_line(f"range {look}", x(mark.low), 9, x(mark.high), 9))
-    return _svg(
-        _WIDE, 18, [*parts, Markup('<circle class="dot {}" cx="{}" cy="9" r="4.5"/>').format(look, x(mark.value))]
-    )
+        parts.append(_line(f"range {look}", x(mark.low), y, x(mark.high), y))
+    parts.append(Markup('<circle class="dot {}" cx="{}" cy="{}" r="4.5"/>').format(look, x(mark.value), y))
+    return _fluid(_LINE, parts)
 
 
 def left(before: int, after: int, all_of_them: int) -> Markup:
     """A step of a funnel: what came in, and what of it stays."""
-    scale = (_WIDE - 2) / max(all_of_them, 1)
-    bar = Markup('<rect class="{}" x="{}" y="3" width="{}" height="12" rx="2"/>')
-    parts = [bar.format("stays", 1, round(after * scale, 1))]
-    if before > after:
-        parts.append(bar.format("goes", round(1 + after * scale, 1), round(max((before - after) * scale, 1.5), 1)))
-    return _svg(_WIDE, 18, parts)
+    all_of_them = max(all_of_them, 1)
+    bar = Markup('<rect class="{}" x="{}" y="3" width="{}" height="12"/>')
+    parts = [
+        bar.format("stays", "0%", _percent(after / all_of_them)),
+        bar.format("goes", _percent(after / all_of_them), _percent((before - after) / all_of_them)),
+    ]
+    return _fluid(_LINE, parts)
 
 
 def curves(series: Sequence[tuple[str, npt.NDArray[np.float64]]], label: str) -> Markup:
     """How many of the replies had come after so many seconds: for each name its seconds, in any order."""
-    wide, high, foot, side = 640, 260, 34, 44
+    wide, high, foot, side = 480, 230, 30, 40
     end = _round_up(max(float(np.quantile(seconds, 0.99)) for _, seconds in series) * 1.05 or 1.0)
 
     def x(second: float) -> float:
@@ -100,7 +100,8 @@ def curves(series: Sequence[tuple[str, npt.NDArray[np.float64]]], label: str) ->
             second = float(np.quantile(seconds, share))
             if second <= end:
                 parts.append(_shape(number, x(second), y(share)))
-    return _svg(wide, high, parts, label)
+    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
+    return svg.format(wide, high, label, Markup("").join(parts))
 
 
 def _round_up(value: float) -> float:
@@ -109,7 +110,12 @@ def _round_up(value: float) -> float:
     return next(size * step for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10, 12) if size * step >= value)
 
 
-def _line(look: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+def _percent(share: float) -> str:
+    """A place in a figure that is as wide as its column."""
+    return f"{100 * min(max(share, 0.0), 1.0):.4g}%"
+
+
+def _line(look: str, x1: float | str, y1: float, x2: float | str, y2: float) -> Markup:
     return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(look, x1, y1, x2, y2)
 
 
@@ -117,25 +123,23 @@ def _text(x: float, y: float, text: str, anchor: str) -> Markup:
     return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
 
 
-def _shape(number: int, x: float, y: float) -> Markup:
+def _shape(number: int, x: float | str, y: float) -> Markup:
+    """The sign of an arm."""
     look = f"dot s{number % SERIES}"
-    corners = {
-        1: ((0, -6), (6, 0), (0, 6), (-6, 0)),
-        2: ((-4, -4), (4, -4), (4, 4), (-4, 4)),
-        3: ((0, -5), (5, 4), (-5, 4)),
-    }
-    if shape := corners.get(number % 4):
-        points = " ".join(f"{round(x + dx, 1)},{y + dy}" for dx, dy in shape)
-        return Markup('<polygon class="{}" points="{}"/>').format(look, points)
+    if corners := _CORNERS.get(number % 4):
+        sign = Markup('<svg x="{}" y="{}" overflow="visible"><polygon class="{}" points="{}"/></svg>')
+        return sign.format(x, y, look, corners)
     return Markup('<circle class="{}" cx="{}" cy="{}" r="4.5"/>').format(look, x, y)
+
+
+_CORNERS = {1: "0,-6 6,0 0,6 -6,0", 2: "-4,-4 4,-4 4,4 -4,4", 3: "0,-5 5,4 -5,4"}
 
 
 def key(number: int) -> Markup:
     """The sign of an arm, for a legend."""
-    return _svg(18, 18, [_shape(number, 9, 9)])
+    return Markup('<svg width="18" height="18" aria-hidden="true">{}</svg>').format(_shape(number, 9, 9))
 
 
-def _svg(wide: float, high: float, parts: Sequence[Markup], label: str = "") -> Markup:
-    said = Markup('role="img" aria-label="{}"').format(label) if label else Markup('aria-hidden="true"')
-    start = Markup('<svg viewBox="0 0 {} {}" width="{}" height="{}" {}>').format(wide, high, wide, high, said)
-    return start + Markup("").join(parts) + Markup("</svg>")
+def _fluid(height: float, parts: Sequence[Markup]) -> Markup:
+    svg = Markup('<svg class="fluid" width="100%" height="{}" aria-hidden="true">{}</svg>')
+    return svg.format(height, Markup("").join(parts))

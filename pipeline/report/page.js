@@ -91,7 +91,7 @@
   const replies = items.flatMap((item) => item.replies);
   options("persona", "all", counted(items.map((item) => item.replies[0].text("persona"))));
   options("scenario", "all", counted(items.map((item) => item.replies[0].text("scenario"))));
-  options("scorer", "whatever", [["any", "anything"], ["none", "nothing"], ...counted(replies.flatMap((reply) => reply.fails))]);
+  options("scorer", "whatever", [["*", "anything"], ["-", "nothing"], ...counted(replies.flatMap((reply) => reply.fails))]);
   options("outcome", "all", counted(replies.map((reply) => reply.outcome)));
   const fates = counted(replies.map((reply) => reply.text("fate")));
   options("fate", "all", fates.length ? [["kept", "kept"], ["dropped", "dropped"], ...fates] : []);
@@ -102,7 +102,7 @@
     const words = chosen.search.toLowerCase().split(/\s+/).filter(Boolean);
     const fails = (reply) => (head.bounds[chosen.scorer] ? reply.fails.includes(chosen.scorer) : reply.flawed);
     const one = (reply) =>
-      (!chosen.scorer || (chosen.scorer === "none" ? !reply.flawed : fails(reply))) &&
+      (!chosen.scorer || (chosen.scorer === "-" ? !reply.flawed : fails(reply))) &&
       (!chosen.outcome || reply.outcome === chosen.outcome) &&
       (!chosen.fate || reply.text("fate") === chosen.fate || reply.text("fate").startsWith(`${chosen.fate} `));
     const agree = (item) => {

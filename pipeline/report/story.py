@@ -44,6 +44,8 @@ def verdict(summary: Summary, arms: Mapping[str, Sifted]) -> dict[str, Any]:
         if not summary["kept"]:
             tone = "bad"
         more += _most("Most were dropped by", summary["dropped"])
+    elif not any(own["answered"] for own in of_arms(summary).values()):
+        said, tone = "Nothing was answered.", "bad"
     elif len(arms) == 1:
         (arm,) = arms.values()
         said = f"{arm.whole} of {len(arm)} replies pass every scorer."
