@@ -128,6 +128,20 @@ def test_the_verdict_comes_first(browser, made):
     assert "tuned (B) against base (A): B is better" in pages["arms"]("document.querySelector('header').textContent")
 
 
+@pytest.mark.parametrize(
+    "verdicts, tone, said",
+    [
+        (("passed", "passed"), "good", "All gates passed. "),
+        (("passed", "inconclusive"), "unsure", "1 of 2 gates cannot be told: gate 1. "),
+        (("failed", "inconclusive"), "bad", "1 of 2 gates failed: gate 0. "),
+    ],
+)
+def test_gates_come_before_all_else(made, tmp_path, verdicts, tone, said):
+    gates = [{"gate": f"gate {n}", "verdict": word, "why": "", "value": None} for n, word in enumerate(verdicts)]
+    path = write_report(tmp_path, made["eval"].results_of("eval") | {"gates": gates}, {"": made["eval"]})
+    assert f'<h1 class="{tone}">{said}' in path.read_text("utf-8")
+
+
 def test_what_models_say_is_shown_and_never_obeyed(browser, made):
     page = browser.open(made["eval"].report)
     page(OPEN_ALL)
@@ -390,14 +404,15 @@ def test_a_link_opens_its_reply(browser, made):
 
 
 def large(folder, count, text, *, rare=None):
-    """A run of `count` replies as tables have it, every one of them too long for its box, and one with another flaw."""
+    """A run of `count` replies as tables have it, every one of them too long for its box, and one with another flaw; as many
+    were not asked for yet."""
     run, bounds = RunFolder(folder), load_criteria().filters
     run.write_manifest({"command": "eval", "asked": {}, "target": {}})
     nothing = dict.fromkeys(REPLIES.names)
     with TableWriter(run.replies, REPLIES) as replies, TableWriter(run.scores, SCORES) as scores:
         for n in range(count):
             who = {
-                "item_id": f"{n * 2654435761 % 2**32:08x}{n:024x}",
+                "item_id": f"{(n + 1) * 2654435761 % 2**32:08x}{n + 1:024x}",
                 "persona_id": f"npc-{n // 25}",
                 "scenario_id": f"s-{n % 25}",
             }
@@ -408,6 +423,15 @@ def large(folder, count, text, *, rare=None):
                 value = (0.0 if passes.most is None else 99.0) if flawed else 1.0 if passes.most is None else 0.0
                 note = {"reason": "too long" if flawed else "", "evidence": text[:300] if flawed else ""}
                 scores.add(who | {"scorer": name, "value": value} | note)
+        for n in range(count):
+            who = {
+                "item_id": f"{n:032x}",
+                "persona_id": "late",
+                "scenario_id": f"s-{n}",
+                "category": "c",
+                "line": "Well?",
+            }
+            replies.add(nothing | who | {"outcome": "missing", "error": "not asked yet", "sample": 0, "arm": ""})
     summary = {
         **dict.fromkeys(("failed", "missing", "open"), 0),
         **{"asked": count, "answered": count, "errors": {}, "personas": count // 25, "items": count, "scores": {}},

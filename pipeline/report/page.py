@@ -61,7 +61,7 @@ def _pieces(folder: Path, summary: Mapping[str, Any], arms: Mapping[str, RunFold
         arms=list(arms) if len(arms) > 1 else [],
         folders=[str(arm.path) for arm in arms.values()],
         key=figures.key,
-        count=sum(map(len, sifted.values())),
+        count=sum(arm.count for arm in sifted.values()),
         **_told(summary, manifest, arms, sifted),
     )
 

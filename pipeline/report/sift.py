@@ -26,6 +26,7 @@ SHOWN = 5_000  # replies, of all arms together
 TEXTS = 16 * 2**20  # bytes of their texts as JSON has them
 CUT = 4_000  # characters of a text
 _WHOLE = 5  # one of so many has no flaw, where there are enough of both
+_MISSING = -1  # instead of a flaw: it was not asked for yet, and is not shown
 _ESCAPED = r'[<>&"\\\x00-\x1f]'  # characters that take about six bytes in JSON
 
 Ints = npt.NDArray[np.int64]
@@ -51,18 +52,21 @@ class Sifted:
     bounds: Mapping[str, Bounds]
     row_of: dict[str, int] = field(default_factory=dict)  # by item id
     keys: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    drawn: Ints = field(default_factory=lambda: np.empty(0, np.int64))  # who goes first, all else being equal
     sizes: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     flaws: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     fates: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     below: Counter[str] = field(default_factory=Counter)
     contrast: int = 0
 
-    def __len__(self) -> int:
-        return len(self.row_of)
+    @property
+    def count(self) -> int:
+        """Replies that were asked for, as far as the run has come."""
+        return int((self.flaws != _MISSING).sum())
 
     @property
     def whole(self) -> int:
-        """Replies with nothing wrong."""
+        """Those with nothing wrong, contrast apart."""
         return int((self.flaws == 0).sum()) - self.contrast
 
 
@@ -76,19 +80,23 @@ class Sieve:
 
     def sift(self, folder: RunFolder, bounds: Mapping[str, Bounds]) -> Sifted:
         arm = Sifted(folder, bounds)
-        keys, sizes, outcomes = [], [], []
+        parts: list[Ints] = []
         for batch in batches(folder.replies, _REPLIES, as_numbers=("persona_id", "scenario_id", "outcome", "arm")):
-            for item_id in batch["item_id"].to_pylist():
-                arm.row_of[item_id] = len(arm.row_of)
+            ids = batch["item_id"].to_pylist()
+            for row, item_id in enumerate(ids, start=sum(part.shape[1] for part in parts)):
+                arm.row_of.setdefault(item_id, row)
             contrast, replied = _equal(batch["arm"], CONTRAST), _equal(batch["outcome"], "reply")
             arm.contrast += int((contrast & replied).sum())
             who, what = self._personas.column(batch["persona_id"]), self._scenarios.column(batch["scenario_id"])
-            keys.append(((who << 21 | what) << 12 | integers(batch["sample"])) << 1 | contrast)
-            sizes.append(_size(batch["reply"]) + _size(batch["line"]))
-            outcomes.append(np.where(replied, 0, self._flaws.column(batch["outcome"])))
-        if keys:
-            arm.keys, arm.sizes, arm.flaws = map(np.concatenate, (keys, sizes, outcomes))
-        arm.fates = np.zeros(len(arm), np.int64)
+            key = ((who << 21 | what) << 12 | integers(batch["sample"])) << 1 | contrast
+            drawn = np.array([int(item_id[:12], 16) for item_id in ids], np.int64)
+            size = _size(batch["reply"]) + _size(batch["line"]) + _size(batch["error"])
+            flaw = np.where(replied, 0, self._flaws.column(batch["outcome"]))
+            flaw = np.where(_equal(batch["outcome"], "missing"), _MISSING, flaw)
+            parts.append(np.stack([key, drawn, size, flaw]))
+        if parts:
+            arm.keys, arm.drawn, arm.sizes, arm.flaws = np.concatenate(parts, axis=1)
+        arm.fates = np.zeros(len(arm.keys), np.int64)
         self._find_below(arm)
         self._find_fates(arm)
         return arm
@@ -98,13 +106,10 @@ class Sieve:
         order = Numbers({name: number for number, name in enumerate(arm.bounds)})
         least = [-math.inf if own.least is None else own.least for own in arm.bounds.values()]
         most = [math.inf if own.most is None else own.most for own in arm.bounds.values()]
-        first, below = np.full(len(arm), len(arm.bounds), np.int64), np.zeros(len(arm.bounds), np.int64)
+        first, below = np.full(len(arm.keys), len(arm.bounds), np.int64), np.zeros(len(arm.bounds), np.int64)
         for batch in batches(arm.folder.scores, ("item_id", "scorer", "value"), as_numbers=("item_id", "scorer")):
-            scorers, rows, values = (
-                order.column(batch["scorer"]),
-                rows_of(arm, batch["item_id"]),
-                floats(batch["value"]),
-            )
+            scorers, values = order.column(batch["scorer"]), floats(batch["value"])
+            rows = rows_of(arm, batch["item_id"])
             known = (scorers < len(arm.bounds)) & (rows >= 0)
             scorers, rows, values = scorers[known], rows[known], values[known]
             beyond = (values < np.array(least)[scorers]) | (values > np.array(most)[scorers])  # never of no value
@@ -133,13 +138,13 @@ class Sieve:
         keys, where, back = np.unique(
             np.concatenate([arm.keys for arm in arms]), return_index=True, return_inverse=True
         )
-        flaws, sizes = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
+        flaws, sizes = np.full(len(keys), _MISSING, np.int64), np.zeros(len(keys), np.int64)
         np.maximum.at(flaws, back, np.concatenate([arm.flaws for arm in arms]))
         np.add.at(sizes, back, np.concatenate([arm.sizes for arm in arms]))
-        drawn = np.array([int(item_id[:12], 16) for arm in arms for item_id in arm.row_of], np.int64)[where]
+        drawn = np.concatenate([arm.drawn for arm in arms])[where]
         order = np.lexsort((drawn, flaws))
         whole = order[flaws[order] == 0]
-        flawed = order[len(whole) :]
+        flawed = order[flaws[order] > 0]
         turn = np.arange(len(flawed)) - np.searchsorted(flaws[flawed], flaws[flawed])  # of those with the same flaw
         flawed = flawed[np.argsort(turn, kind="stable")]
         room = max(1, SHOWN // len(arms))
@@ -149,7 +154,7 @@ class Sieve:
         return [np.isin(arm.keys, keys[best]) for arm in arms]
 
 
-_REPLIES = ("item_id", "persona_id", "scenario_id", "sample", "arm", "line", "reply", "outcome")
+_REPLIES = ("item_id", "persona_id", "scenario_id", "sample", "arm", "outcome", "line", "reply", "error")
 
 
 def rows_of(arm: Sifted, ids: pa.Array) -> Ints:

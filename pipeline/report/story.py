@@ -34,10 +34,7 @@ def verdict(summary: Summary, arms: Mapping[str, Sifted]) -> dict[str, Any]:
         for found in summary.get("comparisons", ())
     ]
     if said := summary.get("verdict"):
-        return {"sentence": said, "tone": tone, "more": more}
-    if gates:
-        counted = [f"{count} {word}" for word, count in sorted(gates.items())]
-        more.insert(0, f"Gates: {', '.join(counted)}.")
+        return {"sentence": said, "tone": tone, "more": more + _unfinished(summary)}
     if "kept" in summary:
         asked_for = summary["answered"] - summary["contrast"]
         said = f"{summary['kept']} of {asked_for} replies were kept."
@@ -48,14 +45,27 @@ def verdict(summary: Summary, arms: Mapping[str, Sifted]) -> dict[str, Any]:
         said, tone = "Nothing was answered.", "bad"
     elif len(arms) == 1:
         (arm,) = arms.values()
-        said = f"{arm.whole} of {len(arm)} replies pass every scorer."
+        said = f"{arm.whole} of {arm.count} replies pass every scorer."
+        if gates:
+            said = f"{_gates(summary['gates'], gates)} {said}"
         more += _most("What most often fails:", arm.below)
     else:
-        said = "; ".join(f"{name}: {arm.whole} of {len(arm)} replies pass every scorer" for name, arm in arms.items())
+        said = "; ".join(f"{name}: {arm.whole} of {arm.count} replies pass every scorer" for name, arm in arms.items())
     return {"sentence": said, "tone": tone, "more": more + _unfinished(summary)}
 
 
 _TONES = {"failed": "bad", "inconclusive": "unsure", "passed": "good"}
+
+
+def _gates(gates: Sequence[Summary], counts: Counter[str]) -> str:
+    """The worst that came of them, by name."""
+    worst = next(word for word in _TONES if counts[word])
+    if worst == "passed":
+        return "All gates passed."
+    said = {"failed": "failed", "inconclusive": "cannot be told"}[worst]
+    return (
+        f"{counts[worst]} of {len(gates)} gates {said}: {', '.join(g['gate'] for g in gates if g['verdict'] == worst)}."
+    )
 
 
 def _most(said: str, counts: Mapping[str, int]) -> list[str]:
