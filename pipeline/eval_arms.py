@@ -41,6 +41,7 @@ def evaluate_arms(arms: "Arms", path: Path, options: dict[str, Any]) -> NoReturn
         ended = run_arms(arms, folder, watch)
         complete = not ended.summary["open"]
         folder.finish("eval", ended.summary, complete=complete)
+        _report(ended.summary, folder)
     code = _tell(ended.summary, folder, options, demo=ended.demo)
     if ended.interrupted:
         watch.say("Interrupted. The same command goes on.")
@@ -67,8 +68,19 @@ def rescore(folder: "RunFolder", options: dict[str, Any], given: dict[str, Any])
     with folder.locked():
         summary = rescore_arms(folder, change, options["gates"])
         folder.finish("eval", summary, complete=False)
+        _report(summary, folder)
     code = _tell(summary, folder, options, demo=False)
     sys.exit(3 if summary["open"] else code)
+
+
+def _report(summary: dict[str, Any], folder: "RunFolder") -> None:
+    """Of the arms that were asked anything."""
+    from pipeline.evaluation.arms import arm_folders
+    from pipeline.report import write_report
+
+    arms = {name: arm for name, arm in arm_folders(folder).items() if name in summary["arms"]}
+    if arms:
+        write_report(folder.path, summary, arms)
 
 
 def _tell(summary: dict[str, Any], folder: "RunFolder", options: dict[str, Any], *, demo: bool) -> int:

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli import cli
-from pipeline.compare import Columns, compare_arms, read_arm
 from pipeline.criteria import load_criteria
+from pipeline.evaluation.arms import arm_folders
 from pipeline.report import write_report
 from pipeline.report.transcripts import embedded
 from pipeline.runfolder import RunFolder
@@ -36,8 +36,9 @@ def pipeline(*arguments):
     return CliRunner().invoke(cli, list(map(str, arguments)), catch_exceptions=False)
 
 
-def server(leaks):
-    """What a persona's number asks for: hostile texts, silence, a refusal; to some lines a chatbot's phrase."""
+def server():
+    """What a persona's number asks for: hostile texts, silence, a refusal; to three lines a chatbot's phrase, to one when it is
+    asked at another temperature."""
 
     def fault(body):
         said = json.dumps(body["messages"])
@@ -45,6 +46,7 @@ def server(leaks):
         npc = int(who[1]) if who else 5  # nobody knows, where it is asked for contrast
         if npc == 7 and line == 0:
             return web.json_response({"error": {"message": "prompt <b>too long</b>"}}, status=400)
+        leaks = {1, 2, 3} if body["temperature"] == 0.7 else {2}
         text = LEAK if line in leaks else "" if npc == 6 and line == 1 else HOSTILE[npc % 4] if npc < 4 else None
         if text is None:
             text = f"Npc {npc} keeps gate {line} of the harbour shut until the tide turns."
@@ -54,7 +56,7 @@ def server(leaks):
     return FakeServer(fault=fault)
 
 
-def run(folder, command, name, leaks, *options):
+def run(folder, command, name, *options, code=0):
     people = [{"id": f"npc-{n}", "name": f"Npc {n}", "description": "a guard <b>here</b>"} for n in range(8)]
     acts = [{"id": f"s-{n}", "category": f"kind <i>{n % 2}", "turns": [f"Line {n}, </script> well?"]} for n in range(4)]
     for kind, rows in (("personas", people), ("scenarios", acts)):
@@ -68,9 +70,9 @@ def run(folder, command, name, leaks, *options):
         "all",
     ]
     quiet = ["--set", "voice=off", "--set", "overused=off", "--quiet"]
-    with server(leaks) as fake:
+    with server() as fake:
         said = pipeline(command, "--server", fake.url, *inputs, *quiet, "--out", folder / name, *options)
-    assert said.exit_code == 0, said.output
+    assert said.exit_code == code, said.output
     return RunFolder(folder / name)
 
 
@@ -78,20 +80,12 @@ def run(folder, command, name, leaks, *options):
 def made(tmp_path_factory):
     """Reports by kind. Every run is made before the browser starts."""
     folder = tmp_path_factory.mktemp("reports")
-    base, tuned = run(folder, "eval", "base", {1, 2, 3}), run(folder, "eval", "tuned", {2})
-    generated = run(folder, "generate", "generated", {3}, "--contrast", "--samples", 2)
-    found = compare_arms(*(read_arm(str(arm.path), Columns()) for arm in (base, tuned)))
-    gate = {"gate": "in_character >= 0.9", "arm": "tuned", "why": "0.9 lies in the interval", "value": 0.75}
-    summary = {
-        "arms": {"base": base.results_of("eval"), "tuned": tuned.results_of("eval")},
-        "comparisons": [found],
-        "gates": [gate | {"verdict": "inconclusive", "low": 0.5, "high": 0.95}],
-        "verdict": "tuned is better than base <b>in character</b>.",
+    arms = ["--arm", "base:", "--arm", "tuned:temperature=0.5", "--gate", "in_character >= 0.8"]
+    return {
+        "eval": run(folder, "eval", "base"),
+        "generate": run(folder, "generate", "generated", "--contrast", "--samples", 2, "--temperature", 0.5),
+        "arms": run(folder, "eval", "both", *arms, code=3),
     }
-    both = folder / "both"
-    both.mkdir()
-    write_report(both, summary, {"base": base, "tuned": tuned})
-    return {"eval": base, "generate": generated, "arms": RunFolder(both)}
 
 
 @pytest.fixture(scope="module")
@@ -123,21 +117,30 @@ def test_the_verdict_comes_first(browser, made):
     summary = made["generate"].results_of("generate")
     assert first["generate"] == f"{summary['kept']} of {summary['answered'] - summary['contrast']} replies were kept."
     assert re.fullmatch(r"\d+ of 32 replies pass every scorer\.", first["eval"])
-    assert first["arms"] == "tuned is better than base <b>in character</b>."
+    assert first["arms"] == "1 of 1 gate cannot be decided: tuned: in_character >= 0.8."
     assert pages["arms"]("document.querySelector('h1').className") == "unsure"
     assert "tuned (B) against base (A): B is better" in pages["arms"]("document.querySelector('header').textContent")
+
+
+def test_without_gates_the_comparison_is_the_verdict(made, tmp_path):
+    summary = made["arms"].results_of("eval") | {"gates": [], "verdict": None}
+    path = write_report(tmp_path, summary, arm_folders(made["arms"]))
+    assert '<h1 class="plain">tuned is better than base.</h1>' in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
     "verdicts, tone, said",
     [
-        (("passed", "passed"), "good", "All gates passed. "),
-        (("passed", "inconclusive"), "unsure", "1 of 2 gates cannot be told: gate 1. "),
-        (("failed", "inconclusive"), "bad", "1 of 2 gates failed: gate 0. "),
+        (("passed", "passed"), "good", "All gates passed.<"),
+        (("passed", "inconclusive"), "unsure", "1 of 2 gates cannot be decided: gate 1.<"),
+        (("failed", "inconclusive"), "bad", "1 of 2 gates failed: gate 0.<"),
     ],
 )
 def test_gates_come_before_all_else(made, tmp_path, verdicts, tone, said):
-    gates = [{"gate": f"gate {n}", "verdict": word, "why": "", "value": None} for n, word in enumerate(verdicts)]
+    gates = [
+        dict.fromkeys(("value", "low", "high")) | {"gate": f"gate {n}", "arm": "", "verdict": word, "why": ""}
+        for n, word in enumerate(verdicts)
+    ]
     path = write_report(tmp_path, made["eval"].results_of("eval") | {"gates": gates}, {"": made["eval"]})
     assert f'<h1 class="{tone}">{said}' in path.read_text("utf-8")
 
@@ -482,7 +485,7 @@ def test_an_old_page_stands_until_the_new_one_is_whole(made, tmp_path):
 
 
 def test_scoring_and_curating_again_write_it_again(made):
-    for command, kind in (("eval", "eval"), ("curate", "generate")):
+    for command, kind in (("eval", "eval"), ("curate", "generate"), ("eval", "arms")):
         path: Path = made[kind].report
         before = path.read_text("utf-8")
         path.unlink()

@@ -15,6 +15,7 @@ def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
     """The summary of one run."""
     lines = [*_replies(summary), "", *_scores(summary), *_splits(summary), "", *_latency(summary), *_gates(summary)]
     lines += ["", "Intervals are clustered by persona: they hold for more personas like these.", f"written  {folder}"]
+    lines.append(f"report   {folder / 'report.html'}")
     return printable("\n".join(lines)) + (f"\n\n{OWN_SERVER.format(command='eval').rstrip()}" if demo else "")
 
 
@@ -28,6 +29,7 @@ def arms_evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
         lines += [f"arm {name}", *(f"  {line}".rstrip() for line in [*_replies(arm), *_latency(arm)]), ""]
     lines += [*_gates(summary)[1:], ""] if summary["gates"] else []
     lines += [f"written  {folder}", *(f"    arm {name}: {folder / 'arms' / name}" for name in arms)]
+    lines += [f"report   {folder / 'report.html'}"] if arms else []
     return printable("\n".join(lines)) + (f"\n\n{OWN_SERVER.format(command='eval').rstrip()}" if demo else "")
 
 

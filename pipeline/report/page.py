@@ -69,16 +69,17 @@ def _pieces(folder: Path, summary: Mapping[str, Any], arms: Mapping[str, RunFold
 def _told(
     summary: Mapping[str, Any], manifest: Mapping[str, Any], arms: Mapping[str, RunFolder], sifted: Mapping[str, Sifted]
 ) -> dict[str, Any]:
-    names = {str(arm.path): name for name, arm in arms.items()}
     return {
         "summary": summary,
-        "manifest": manifest,
         "demo": bool((manifest.get("target") or {}).get("demo")),
         "verdict": story.verdict(summary, sifted),
         "tiles": story.tiles(summary, manifest),
         "gates": summary.get("gates") or [],
-        "comparisons": [story.comparison(found, names) for found in summary.get("comparisons") or ()],
+        "comparisons": [story.comparison(found) for found in summary.get("comparisons") or ()],
         "dimensions": story.dimensions(summary, sifted),
+        "held_out": story.held_out(summary),
+        "games": story.games(summary),
+        "asked": story.asked({name: arm.manifest() for name, arm in arms.items()}),
         "categories": story.categories(summary),
         "funnel": story.funnel(summary, sifted),
         "latencies": story.latencies(summary, sifted),

@@ -21,40 +21,54 @@ _TIMES = {
     "tpot": "each further token",
     "gap": "between two reads",
 }
+_LOOKS = 20  # at categories
+_SLOWEST = 5  # personas
 _LEAST = 0.995  # a mean from here on is no weak spot
 
 
 def verdict(summary: Summary, arms: Mapping[str, Sifted]) -> dict[str, Any]:
-    """The page's first sentence, its tone (good, bad, unsure or plain), and what else belongs beside it."""
-    gates = Counter(gate["verdict"] for gate in summary.get("gates", ()))
+    """The page's first sentence, its tone (good, bad, unsure or plain), and what else belongs beside it.
+
+    Gates come first, then comparisons; where there is neither, how many replies are well.
+    """
+    gates = Counter(gate["verdict"] for gate in summary.get("gates") or ())
+    found = list(summary.get("comparisons") or ())
     tone = next((tone for word, tone in _TONES.items() if gates[word]), "plain")
-    names = {str(arm.folder.path): name for name, arm in arms.items()}
-    more = [
-        f"{names.get(found['b'], found['b'])} (B) against {names.get(found['a'], found['a'])} (A): {sentence(found)}"
-        for found in summary.get("comparisons", ())
-    ]
-    if said := summary.get("verdict"):
-        return {"sentence": said, "tone": tone, "more": more + _unfinished(summary)}
+    compared = [f"{one['b']} (B) against {one['a']} (A): {sentence(one)}" for one in found]
     if "kept" in summary:
-        asked_for = summary["answered"] - summary["contrast"]
-        said = f"{summary['kept']} of {asked_for} replies were kept."
-        if not summary["kept"]:
-            tone = "bad"
-        more += _most("Most were dropped by", summary["dropped"])
-    elif not any(own["answered"] for own in of_arms(summary).values()):
-        said, tone = "Nothing was answered.", "bad"
-    elif len(arms) == 1:
-        (arm,) = arms.values()
-        said = f"{arm.whole} of {arm.count} replies pass every scorer."
-        if gates:
-            said = f"{_gates(summary['gates'], gates)} {said}"
-        more += _most("What most often fails:", arm.below)
+        passing = f"{summary['kept']} of {summary['answered'] - summary['contrast']} replies were kept."
+        common = _most("Most were dropped by", summary["dropped"])
     else:
-        said = "; ".join(f"{name}: {arm.whole} of {arm.count} replies pass every scorer" for name, arm in arms.items())
-    return {"sentence": said, "tone": tone, "more": more + _unfinished(summary)}
+        passing = " ".join(
+            f"{f'{name}: ' if len(arms) > 1 else ''}{arm.whole} of {arm.count} replies pass every scorer."
+            for name, arm in arms.items()
+        )
+        common = [
+            line for arm in arms.values() for line in _most("What most often fails:", arm.below) if len(arms) == 1
+        ]
+    if not any(own["answered"] for own in of_arms(summary).values()):
+        said, tone, more = "Nothing was answered.", "bad", []
+    elif gates:
+        said, more = _gates(summary["gates"], gates), [*compared, passing, *common]
+    elif found:
+        said, more = " ".join(map(_shortly, found)), [*compared, passing]
+    else:
+        said, more = passing, common
+        tone = "bad" if summary.get("kept") == 0 else tone
+    return {"sentence": said, "tone": tone, "more": [*more, *_unfinished(summary)]}
 
 
 _TONES = {"failed": "bad", "inconclusive": "unsure", "passed": "good"}
+
+
+def _shortly(found: Summary) -> str:
+    a, b = found["a"], found["b"]
+    return {
+        "better": f"{b} is better than {a}.",
+        "worse": f"{b} is worse than {a}.",
+        "mixed": f"{b} is better than {a} in some scores, and worse in others.",
+        "none": f"No difference was seen between {a} and {b}.",
+    }.get(found["verdict"], f"Nothing can be said of {b} against {a}.")
 
 
 def _gates(gates: Sequence[Summary], counts: Counter[str]) -> str:
@@ -62,10 +76,9 @@ def _gates(gates: Sequence[Summary], counts: Counter[str]) -> str:
     worst = next(word for word in _TONES if counts[word])
     if worst == "passed":
         return "All gates passed."
-    said = {"failed": "failed", "inconclusive": "cannot be told"}[worst]
-    return (
-        f"{counts[worst]} of {len(gates)} gates {said}: {', '.join(g['gate'] for g in gates if g['verdict'] == worst)}."
-    )
+    said = {"failed": "failed", "inconclusive": "cannot be decided"}[worst]
+    named = [f"{g['arm']}: {g['gate']}" if g["arm"] else g["gate"] for g in gates if g["verdict"] == worst]
+    return f"{counts[worst]} of {len(gates)} {'gate' if len(gates) == 1 else 'gates'} {said}: {', '.join(named)}."
 
 
 def _most(said: str, counts: Mapping[str, int]) -> list[str]:
@@ -80,6 +93,9 @@ def _unfinished(summary: Summary) -> list[str]:
         here = f"{name}: " if name else ""
         if own.get("failed"):
             lines.append(f"{here}{own['failed']} of {own['asked']} requests failed.")
+        for state, what in (("empty", "had nothing to say"), ("truncated", "were cut off by the token limit")):
+            if count := (own.get("states") or {}).get(state):
+                lines.append(f"{here}{count} replies {what}.")
         if own.get("open"):
             lines.append(f"{here}{own['open']} replies are still open: the same command asks for them.")
     return lines
@@ -149,7 +165,7 @@ def dimensions(summary: Summary, arms: Mapping[str, Sifted]) -> dict[str, Any] |
             {
                 "name": scorer,
                 "less": less,
-                "bound": bound,
+                "selected": any(mean and mean.get("selected_on") for mean in means),
                 "figure": figures.intervals(marks, bound, top),
                 "arms": [
                     {"mean": mean, "below": below[name].below[scorer]} for name, mean in zip(of, means, strict=True)
@@ -157,6 +173,27 @@ def dimensions(summary: Summary, arms: Mapping[str, Sifted]) -> dict[str, Any] |
             }
         )
     return {"failed": failed, "passed": passed, "without": without, "arms": list(of)}
+
+
+def held_out(summary: Summary) -> list[dict[str, Any]]:
+    """For each arm that was asked what a dataset holds out: known NPCs in new scenarios, and new NPCs, beside each other."""
+    found = []
+    for name, own in of_arms(summary).items():
+        if splits := own.get("by_split"):
+            scorers = [scorer for scorer in own["scores"] if any(scorer in split for split in splits.values())]
+            rows = [(scorer, [split.get(scorer) for split in splits.values()]) for scorer in scorers]
+            found.append({"arm": name, "splits": list(splits), "rows": rows})
+    return found
+
+
+def games(summary: Summary) -> list[dict[str, Any]]:
+    """What an arm is worth to a game that waits so long for a reply."""
+    found = []
+    for name, own in of_arms(summary).items():
+        if "in_time" in own and own["in_time"]["value"] is not None:
+            slowest = [f"{one['persona']} {one['p50']:.3g} s" for one in own["slowest"][:_SLOWEST]]
+            found.append({"arm": name, "own": own, "slowest": slowest if len(own["slowest"]) > 1 else []})
+    return found
 
 
 def categories(summary: Summary) -> list[dict[str, Any]]:
@@ -201,8 +238,8 @@ def funnel(summary: Summary, arms: Mapping[str, Sifted]) -> list[dict[str, Any]]
     return rows
 
 
-def comparison(found: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """One of `compare_arms`; `names` says what the arms at these paths are called."""
+def comparison(found: dict[str, Any]) -> dict[str, Any]:
+    """One of `compare_arms`."""
     shares = [score["difference"] for score in found["scores"].values() if score["share"]]
     extent = max(
         [abs(d[end]) for d in shares for end in ("difference", "low", "high") if d[end] is not None], default=1.0
@@ -218,6 +255,7 @@ def comparison(found: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any
                 "name": name,
                 "verdict": score["verdict"],
                 "less": score["less_is_better"],
+                "selected": score["selected_on"],
                 "said": difference(score),
                 "figure": figures.difference(mark, extent if score["share"] else own, score["verdict"]),
                 "a": score["a"]["value"],
@@ -238,12 +276,13 @@ def comparison(found: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any
     ]
     return {
         "sentence": sentence(found),
-        "a": names.get(found["a"], found["a"]),
-        "b": names.get(found["b"], found["b"]),
+        "a": found["a"],
+        "b": found["b"],
         "found": found,
         "rows": [row for row in rows if row["name"] not in same],
         "same": same,
         "latency": latency,
+        "looks": [one | {"said": difference(one)} for one in found["explored"]["found"][:_LOOKS]],
     }
 
 
@@ -304,6 +343,13 @@ def errors(summary: Summary) -> list[tuple[str, str, int]]:
         for name, own in of_arms(summary).items()
         for error, count in (own.get("errors") or {}).items()
     ]
+
+
+def asked(manifests: Mapping[str, Summary]) -> list[tuple[str, list[Any]]]:
+    """What each arm was asked with, and by which versions: options that none of them has are left out."""
+    told = [{**(manifest.get("asked") or {}), **(manifest.get("versions") or {})} for manifest in manifests.values()]
+    rows = [(name, [of.get(name) for of in told]) for name in dict.fromkeys(name for of in told for name in of)]
+    return [(name, values) for name, values in rows if any(value not in (None, [], False, "") for value in values)]
 
 
 def notes(summary: Summary) -> Sequence[str]:
