@@ -13,7 +13,7 @@ from pipeline.report.figures import Mark
 from pipeline.report.sift import Sifted, batches, floats
 
 Summary = Mapping[str, Any]
-_NAMED = 4  # scorers in a sentence
+_NAMED = 4  # scorers or gates in a sentence
 _TIMES = {
     "e2e": "whole reply",
     "ttft": "first token",
@@ -78,6 +78,7 @@ def _gates(gates: Sequence[Summary], counts: Counter[str]) -> str:
         return "All gates passed."
     said = {"failed": "failed", "inconclusive": "cannot be decided"}[worst]
     named = [f"{g['arm']}: {g['gate']}" if g["arm"] else g["gate"] for g in gates if g["verdict"] == worst]
+    named[_NAMED:] = [f"and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
     return f"{counts[worst]} of {len(gates)} {'gate' if len(gates) == 1 else 'gates'} {said}: {', '.join(named)}."
 
 
