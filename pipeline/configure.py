@@ -252,7 +252,7 @@ _OF_AN_ARM = (
 _LIMITS = ("max_per_prompt", "max_per_persona", "max_per_scenario")
 _PASSED_ON = (
     "prompts", "template", "samples", "per_persona", "limit", "top_p", "top_k", "min_p", "repeat_penalty", "seed",
-    "max_cost", "strict",
+    "max_cost", "strict", "columns",
 )  # fmt: skip
 _OF_A_TARGET = (
     "dialect", "model", "concurrency", "timeout", "insecure", "system", "format", "price", "requests_per_minute",

@@ -129,13 +129,22 @@ GATING = (
         help="Seconds after which the game shows that the NPC is thinking: later is late.",
     ),
 )  # fmt: skip
+PERSONAS_HELP = (
+    "Character cards (PNG, JSON, CharX), characters of text-generation-webui, NPCs out of Evennia, YAML, JSONL, CSV, "
+    "Parquet, a folder of any, or a hub id."
+)
+MAP = click.option(
+    "--map", "columns", multiple=True, metavar="FIELD=COLUMN,...",
+    help="Which columns are which fields of a persona: name=title,description=bio.",
+)  # fmt: skip
 
 
 def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """What `generate` and `eval` share."""
     each = [
-        click.option("--personas", metavar="SOURCE", help="YAML, JSONL, CSV, Parquet, a folder of them, or a hub id."),
-        click.option("--scenarios", metavar="SOURCE", help="The same, for scenarios."),
+        click.option("--personas", metavar="SOURCE", help=PERSONAS_HELP),
+        MAP,
+        click.option("--scenarios", metavar="SOURCE", help="YAML, JSONL, CSV, Parquet, a folder of them, or a hub id."),
         click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
         click.option("--template", default="npc/default", show_default=True, help="The prompt, e.g. npc/barks."),
         click.option(

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pipeline.personas.load import read_personas
+from pipeline.personas.macros import Meeting
 from pipeline.personas.schema import Scenario
 from pipeline.records import Item
 from pipeline.splits import TRAIN, Splitter
@@ -75,7 +76,7 @@ class Plan:
         for npc in read_personas(self.personas):
             for scenario in [s for s in waiting if s.fits(npc) and self._is_asked(npc, s)]:
                 waiting.remove(scenario)
-                yield scenario.item(npc, template=self.template, sample=0)
+                yield scenario.item(Meeting(npc)(scenario.player), template=self.template, sample=0)
             if not waiting:
                 return
 
@@ -83,11 +84,14 @@ class Plan:
         marks = [hashlib.blake2b(s.id.encode("utf-8", "surrogatepass")).digest() for s in self.scenarios]
         fits = _Fits(self.scenarios)
         for npc in read_personas(self.personas):
+            meeting = Meeting(npc)
             for place in self._drawn(npc, self._held_out(npc, fits(npc)), marks):
+                scenario = self.scenarios[place]
+                met = meeting(scenario.player)
                 for sample in range(self.samples):
-                    yield self.scenarios[place].item(npc, template=self.template, sample=sample)
+                    yield scenario.item(met, template=self.template, sample=sample)
                 if self.contrast:
-                    yield self.scenarios[place].item(npc, template=self.template, sample=0, arm=CONTRAST)
+                    yield scenario.item(met, template=self.template, sample=0, arm=CONTRAST)
 
     def _held_out(self, npc: SimpleNamespace, places: list[int]) -> list[int]:
         if self.held_out is None:

@@ -48,7 +48,7 @@ def test_a_persona_needs_an_id_a_name_and_a_description(tmp_path):
     assert (checked.good, checked.bad, checked.problems, checked.notes) == (1, 0, [], [])
     assert vars(npc) == {
         **{name: "" for name in TEXT_FIELDS},
-        **{"knows": [], "examples": [], "unknown_words": []},
+        **{"knows": [], "examples": [], "unknown_words": [], "lorebook": [], "lore_budget": 0},
         **MIRA,
     }
 
@@ -66,11 +66,11 @@ def test_a_list_may_be_one_text_with_a_line_for_each_entry(text, tmp_path):
 
 PROBLEMS: dict[str, tuple[Any, str]] = {
     "a missing field": (
-        {"id": "b", "Name": "B", "description": "c"},
-        "field 'name' is missing (is 'Name' meant?). Found: id, Name, description.",
+        {"id": "b", "nam": "B", "description": "c"},
+        "field 'name' is missing (is 'nam' meant?). Found: id, nam, description.",
     ),
     "a missing field, unlike any other": ({"id": "b", "name": "B"}, "field 'description' is missing. Found: id, name."),
-    "a null": (MIRA | {"id": None}, "field 'id' is missing. Found: name, description."),
+    "a null": (MIRA | {"id": "b", "name": None}, "field 'name' is missing. Found: id, description."),
     "a blank": (
         MIRA | {"id": "b", "name": " \n"},
         "field 'name' (as it is shown to the player): String should have at least 1 character. Found: ' \\n'",

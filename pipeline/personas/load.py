@@ -7,7 +7,7 @@ in the run folder, which also keeps what a run was made from when the originals 
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
@@ -20,8 +20,12 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError
-from pipeline.personas.rows import Found, read_rows
+from pipeline.personas.cards import BadCard
+from pipeline.personas.columns import Columns
+from pipeline.personas.macros import has_macros, with_own_name
+from pipeline.personas.rows import Found, Required, read_rows
 from pipeline.personas.schema import Persona, Scenario
+from pipeline.personas.shapes import as_persona
 
 _LISTED = 20  # bad rows named one by one; the rest is counted
 
@@ -39,23 +43,32 @@ class Checked:
     fingerprint: str = ""
 
 
-def load_personas(source: str, target: Path, *, strict: bool = False) -> Checked:
-    """Check all personas of `source` and write the good ones to `target`, one JSON object a line.
+def load_personas(source: str, target: Path, *, columns: Sequence[str] = (), strict: bool = False) -> Checked:
+    """Check all personas of `source` and write the good ones to `target`, one JSON object a line. `columns` is --map.
 
     Raises ConfigError if the source cannot be read, has no good row, or (`strict`) any bad one.
     """
     checked = Checked()
-    with _written_aside(target) as file:
-        for _, written in _check(source, "personas", Persona, checked, strict):
+    with written_aside(target) as file:
+        for _, written in _check(source, "personas", Persona, checked, strict, Columns(columns)):
             file.write(written + "\n")
     return checked
+
+
+def personas_of(
+    source: str, checked: Checked, *, columns: Sequence[str] = (), strict: bool = False
+) -> Iterator[dict[str, Any]]:
+    """The good personas of any source, with all their fields. `checked` is filled on the way. Raises as `load_personas`."""
+    for _, written in _check(source, "personas", Persona, checked, strict, Columns(columns)):
+        yield json.loads(written)
 
 
 def read_personas(path: Path) -> Iterator[SimpleNamespace]:
     """What `load_personas` wrote."""
     with path.open(encoding="utf-8") as file:
         for line in file:
-            yield SimpleNamespace(**json.loads(line))
+            npc = SimpleNamespace(**json.loads(line))
+            yield with_own_name(npc) if has_macros(line) else npc
 
 
 def load_scenarios(source: str, target: Path | None = None, *, strict: bool = False) -> tuple[list[Scenario], Checked]:
@@ -63,13 +76,13 @@ def load_scenarios(source: str, target: Path | None = None, *, strict: bool = Fa
     checked = Checked()
     rows = list(_check(source, "scenarios", Scenario, checked, strict))
     if target is not None:
-        with _written_aside(target) as file:
+        with written_aside(target) as file:
             file.writelines(written + "\n" for _, written in rows)
     return [scenario for scenario, _ in rows], checked
 
 
 @contextmanager
-def _written_aside(target: Path) -> Iterator[TextIO]:
+def written_aside(target: Path) -> Iterator[TextIO]:
     """A file that takes its name when it is whole: a source may be the file that this run wrote before."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(target.name + ".part")
@@ -81,14 +94,16 @@ def _written_aside(target: Path) -> Iterator[TextIO]:
         aside.unlink(missing_ok=True)
 
 
-def _check(source: str, kind: str, model: type[T], checked: Checked, strict: bool) -> Iterator[tuple[T, str]]:
-    """Each good row, and the same as one line of JSON."""
-    required = tuple(name for name, info in model.model_fields.items() if info.is_required())
+def _check(
+    source: str, kind: str, model: type[T], checked: Checked, strict: bool, named: Columns | None = None
+) -> Iterator[tuple[T, str]]:
+    """Each good row, and the same as one line of JSON. `named` is for rows that may come in somebody else's format."""
+    required: Required = named or tuple(name for name, info in model.model_fields.items() if info.is_required())
     seen: dict[int, str] = {}
     columns: set[str] = set()
     fingerprint = hashlib.blake2b(kind.encode(), digest_size=16)
     for found in read_rows(source, kind, required):
-        row, written, problem = _parse(found, model)
+        row, written, problem = _parse(found, model, named)
         if row is not None:
             row_id = str(getattr(row, "id"))  # noqa: B009 -- both models have one
             key = hash(row_id)
@@ -112,18 +127,23 @@ def _check(source: str, kind: str, model: type[T], checked: Checked, strict: boo
         fingerprint.update(b"\n" + written.encode())
         yield row, written
     checked.fingerprint = fingerprint.hexdigest()
+    if named is not None and named.told:
+        told = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in named.told.items())
+        checked.notes.append(f"{source}: {told} (--map FIELD=COLUMN says otherwise)")
     if not checked.good:
         first = f" The first of {checked.bad} bad rows: {checked.problems[0]}" if checked.bad else ""
         raise ConfigError(f"{source}: no usable {kind}.{first}")
 
 
-def _parse(found: Found, model: type[T]) -> tuple[T | None, str, str]:
+def _parse(found: Found, model: type[T], named: Columns | None) -> tuple[T | None, str, str]:
     """The row, the same as JSON, and why there is none."""
     if found.row is None:
         return None, "", found.problem
     try:
-        row = model.model_validate(found.row)
+        row = model.model_validate(found.row if named is None else as_persona(found.row, named, found.stem))
         return row, _as_json(row.model_dump()), ""
+    except BadCard as exc:
+        return None, "", str(exc)
     except ValidationError as exc:
         error = exc.errors(include_url=False, include_context=False)[0]
         return None, "", _explain(error, found.row, model)

@@ -1,4 +1,4 @@
-"""Rows from wherever people keep them: YAML, JSON, JSONL, CSV, Parquet, a Hugging Face dataset.
+"""Rows from wherever people keep them: YAML, JSON, JSONL, CSV, Parquet, a Hugging Face dataset; and character cards.
 
 Each row comes with the place it stands at (`file:line` where there are lines), for the error message. Files that can
 be long are read row by row, so that memory stays flat. What is in a file is data and may be hostile: YAML is loaded
@@ -8,60 +8,83 @@ safely, without aliases (which can blow up) and only to a size; datasets are loa
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.personas.cardfile import ENDINGS, NoCard, card_in
+from pipeline.personas.cards import BadCard
+from pipeline.personas.columns import Columns
+from pipeline.personas.shapes import is_known
 from pipeline.records import Row
 
 YAML_LIMIT = 8 * 2**20
+JSON_LIMIT = 256 * 2**20
 LINE_LIMIT = 16 * 2**20
 DEPTH_LIMIT = 100  # the YAML library takes time that grows with the square of it
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _KINDS = "*.yaml, *.yml, *.json, *.jsonl, *.csv, *.tsv, *.parquet"
+_CARDS = ", *.png, *.charx"
+
+Required = tuple[str, ...] | Columns  # names without which a table is refused as a whole, or who knows them
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A row, or `problem`: why there is none at this place."""
+    """A row, or `problem`: why there is none at this place. `stem`: the name of the file, where the row is all of it."""
 
     where: str
     row: Row | None = None
     problem: str = ""
+    stem: str = ""
 
 
-def read_rows(source: str, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+def read_rows(source: str, kind: str, required: Required) -> Iterator[Found]:
     """All rows of a file, of a folder's files in the order of their names, or of a Hugging Face dataset.
 
-    `kind` ("personas") is what a YAML or JSON file may call its list; `required` are the columns without which a table
-    is refused as a whole. Raises ConfigError for what cannot be read.
+    `kind` ("personas") is what a YAML or JSON file may call its list; a persona may also have a file of its own. `required`
+    are the columns without which a table is refused as a whole. Raises ConfigError for what cannot be read; a card that
+    cannot is one row with a problem.
     """
     path = Path(source).expanduser()
     if path.is_file():
         yield from _file(path, kind, required)
     elif path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in _READERS and p.is_file() and _meant(p))
+        endings = {*_READERS, *(ENDINGS if kind == "personas" else ())}
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in endings and p.is_file() and _meant(p))
         saved_by_datasets = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
         if files and not saved_by_datasets:
+            stems = Counter(file.stem for file in files)
             for file in files:
-                yield from _file(file, kind, required)
+                try:
+                    for found in _file(file, kind, required):
+                        # A character's picture beside its file is no card that went wrong.
+                        if found.problem != str(NoCard()) or stems[file.stem] == 1:
+                            yield found
+                except ConfigError as exc:
+                    if len(files) == 1 or kind != "personas" or not _meant_as_one(file):
+                        raise
+                    yield Found(str(file), problem=str(exc).removeprefix(str(file)).lstrip(": "))
         else:
             yield from _dataset(str(path.resolve()), source, required)
     elif _HUB_ID.fullmatch(source) and not path.parent.exists():
         yield from _dataset(source, source, required)
     else:
         raise ConfigError(
-            f"{source}: no such file or folder. It can be {_KINDS}, a folder of them, or a hub id OWNER/NAME."
+            f"{source}: no such file or folder. It can be {_kinds(kind)}, a folder of them, or a hub id OWNER/NAME."
         )
 
 
-def _file(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+def _file(path: Path, kind: str, required: Required) -> Iterator[Found]:
     reader = _READERS.get(path.suffix.lower())
+    if kind == "personas" and path.suffix.lower() in ENDINGS:
+        reader = _card
     if reader is None:
         raise ConfigError(
-            f"{path}: cannot tell what {path.suffix or 'a file without an ending'!r} is. It can be {_KINDS}."
+            f"{path}: cannot tell what {path.suffix or 'a file without an ending'!r} is. It can be {_kinds(kind)}."
         )
     try:
         yield from reader(path, kind, required)
@@ -70,6 +93,10 @@ def _file(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
         raise ConfigError(f"{path}{_undecodable(path)}: not UTF-8. Save it as UTF-8.") from exc
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _kinds(kind: str) -> str:
+    return _KINDS + (_CARDS if kind == "personas" else "")
 
 
 def _meant(path: Path) -> bool:
@@ -90,7 +117,35 @@ def _undecodable(path: Path) -> str:
     return ""
 
 
-def _yaml(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+def _card(path: Path, kind: str, required: Required) -> Iterator[Found]:
+    try:
+        yield _alone(path, card_in(path))
+    except BadCard as exc:
+        yield Found(str(path), problem=str(exc))
+
+
+def _alone(path: Path, row: Any) -> Found:
+    """The persona that has a file of its own."""
+    return replace(_mapping(str(path), row, {}), stem=path.stem)
+
+
+def _meant_as_one(path: Path) -> bool:
+    """Whether a file that cannot be read would have been a single character: then the others of its folder go on."""
+    with path.open("rb") as file:
+        text = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if path.suffix.lower() == ".json":
+        return text.startswith(b"{") and b'"personas"' not in text
+    return path.suffix.lower() in (".yaml", ".yml") and not re.search(rb"^(?:personas:|defaults:|- |\[)", text, re.M)
+
+
+def _is_one(kind: str, row: Any) -> bool:
+    """Whether a mapping at the top of a file is a persona, and no list of them."""
+    if kind != "personas" or not isinstance(row, dict) or kind in row:
+        return False
+    return is_known(row) or "name" in row
+
+
+def _yaml(path: Path, kind: str, required: Required) -> Iterator[Found]:
     import yaml
 
     if path.stat().st_size > YAML_LIMIT:
@@ -112,6 +167,11 @@ def _yaml(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
         node = loader.get_single_node()
         if isinstance(node, yaml.MappingNode):
             parts = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+            if kind == "personas" and kind not in parts:
+                row = loader.construct_object(node, deep=True)
+                if _is_one(kind, row):
+                    yield _alone(path, row)
+                    return
             if unknown := sorted(set(parts) - {"defaults", kind}):
                 raise ConfigError(f"{path}: unknown key {unknown[0]!r}. At the top there can be: {kind}, defaults.")
             node = parts.get(kind)
@@ -138,7 +198,9 @@ def _line(mark: Any) -> int:
     return int(mark.line) + 1
 
 
-def _json(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+def _json(path: Path, kind: str, required: Required) -> Iterator[Found]:
+    if path.stat().st_size > JSON_LIMIT:
+        raise ConfigError(f"{path}: over {JSON_LIMIT // 2**20} MiB of JSON. Long lists belong in JSONL.")
     try:
         data = json.loads(path.read_text("utf-8-sig"))
     except json.JSONDecodeError as exc:
@@ -151,6 +213,9 @@ def _json(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
         raise ConfigError(f"{path}: not JSON: {exc}") from exc
     except RecursionError as exc:
         raise ConfigError(f"{path}: nested too deeply to be a list of {kind}.") from exc
+    if _is_one(kind, data):
+        yield _alone(path, data)
+        return
     defaults = data.get("defaults", {}) if isinstance(data, dict) else {}
     rows = data.get(kind) if isinstance(data, dict) else data
     if not isinstance(rows, list) or not isinstance(defaults, dict):
@@ -159,7 +224,7 @@ def _json(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
         yield _mapping(f"{path} entry {number}", row, defaults)
 
 
-def _jsonl(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+def _jsonl(path: Path, kind: str, required: Required) -> Iterator[Found]:
     with path.open("rb") as file:
         number = 0
         while line := file.readline(LINE_LIMIT + 1):
@@ -182,7 +247,7 @@ def _jsonl(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
                 yield Found(where, problem=f"not JSON: {exc}")
 
 
-def _csv(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+def _csv(path: Path, kind: str, required: Required) -> Iterator[Found]:
     csv.field_size_limit(LINE_LIMIT)
     with path.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline(LINE_LIMIT)
@@ -208,7 +273,7 @@ def _csv(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
             raise ConfigError(f"{path}:{reader.line_num + 1}: not CSV: {exc}") from exc
 
 
-def _parquet(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found]:
+def _parquet(path: Path, kind: str, required: Required) -> Iterator[Found]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -224,7 +289,7 @@ def _parquet(path: Path, kind: str, required: tuple[str, ...]) -> Iterator[Found
         raise ConfigError(f"{path}: not a whole Parquet file: {' '.join(str(exc).split())[:200]}") from exc
 
 
-def _dataset(address: str, source: str, required: tuple[str, ...]) -> Iterator[Found]:
+def _dataset(address: str, source: str, required: Required) -> Iterator[Found]:
     import datasets
 
     datasets.disable_progress_bars()
@@ -252,9 +317,14 @@ def _reason(exc: Exception) -> str:
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:300]
 
 
-def _columns(where: str, found: Any, required: tuple[str, ...]) -> None:
-    if missing := [name for name in required if name not in found]:
-        have = ", ".join(str(name) for name in list(found)[:20]) or "no columns"
+def _columns(where: str, found: Any, required: Required) -> None:
+    have = ", ".join(str(name) for name in list(found)[:20]) or "no columns"
+    if isinstance(required, Columns):
+        if (lost := required.missing(found)) and not is_known(dict.fromkeys(found)):
+            raise ConfigError(
+                f"{where}: no column for {lost[0]!r}. Found: {have}. Say which: --map name=COLUMN,description=COLUMN."
+            )
+    elif missing := [name for name in required if name not in found]:
         raise ConfigError(f"{where}: no column {missing[0]!r}. Found: {have}. Needed: {', '.join(required)}.")
 
 

@@ -29,6 +29,19 @@ class _Row(BaseModel):
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
 
+class Lore(_Row):
+    """What an NPC knows of something, for when it is spoken of: a lorebook's entry, as in character cards."""
+
+    keys: Lines = Field(default_factory=list, description="words that bring it up")
+    content: Text = ""
+    secondary_keys: Lines = Field(default_factory=list, description="if selective, one of these has to be there, too")
+    constant: bool = Field(False, description="always there")
+    enabled: bool = True
+    order: int = Field(100, description="the lower, the earlier in the prompt")
+    case_sensitive: bool = False
+    selective: bool = False
+
+
 class Persona(_Row):
     """Who an NPC is. All but `id`, `name` and `description` may be left out."""
 
@@ -48,6 +61,8 @@ class Persona(_Row):
     greeting: Text = ""
     examples: Lines = Field(default_factory=list, description="lines in its own voice")
     unknown_words: Lines = Field(default_factory=list, description="words that its world does not know")
+    lorebook: list[Lore] = Field(default_factory=list, max_length=10_000)
+    lore_budget: int = Field(0, ge=0, description="tokens of lore in a prompt at most; 0: no bound of its own")
 
 
 TEXT_FIELDS = tuple(name for name, field in Persona.model_fields.items() if field.annotation is str)
