@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from pipeline.cli_personas import personas
 from pipeline.configure import configure, curation_settings, given, only, own_scorers, server_options
 from pipeline.errors import ConfigError, PipelineError, RunStopped
 from pipeline.options import GATING, QUIET, SCORING, TO_A_SERVER, TRAINING, run_options, with_options
@@ -31,6 +32,9 @@ T = TypeVar("T")
 @click.version_option(package_name="npc-pipeline", prog_name="pipeline")
 def cli() -> None:
     """From NPC personas to fine-tuning datasets, and proof that the tuned model plays them well and fast."""
+
+
+cli.add_command(personas)
 
 
 @cli.command()

@@ -20,7 +20,7 @@ LAYERS = [
     ("judge", "scorers criteria latency stats scored"),
     ("select", "dedup curate pairs diversity training configs judging changes card dataset export"),
     ("tell", "evaluation compare report hub summary progress dryrun ping runs"),
-    ("doors", "options configure eval_arms cli __init__ __main__"),
+    ("doors", "options configure eval_arms cli cli_personas __init__ __main__"),
 ]
 LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names.split()}
 

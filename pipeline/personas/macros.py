@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 _CHAR = re.compile(r"\{\{\s*char\s*\}\}|<(?:bot|char)>", re.IGNORECASE)
+# A name as long as a book, called for a million times, would be more text than there is memory.
+_LONGEST, _MOST = 100, 10_000
 _USER = re.compile(r"\{\{\s*user\s*\}\}|<user>", re.IGNORECASE)
 
 
@@ -48,13 +50,14 @@ def _mentions(value: Any, depth: int = 8) -> bool:
 
 
 def _replaced(npc: SimpleNamespace, macro: re.Pattern[str], name: str) -> SimpleNamespace:
+    name = name[:_LONGEST]
     fields = {key: _in(value, macro, name) for key, value in vars(npc).items() if key not in ("id", "name")}
     return SimpleNamespace(**{**vars(npc), **fields})
 
 
 def _in(value: Any, macro: re.Pattern[str], name: str, depth: int = 8) -> Any:
     if isinstance(value, str):
-        return macro.sub(lambda _: name, value)
+        return macro.sub(lambda _: name, value, count=_MOST)
     if depth and isinstance(value, list):
         return [_in(one, macro, name, depth - 1) for one in value]
     if depth and isinstance(value, dict):
