@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from pipeline.diversity import SAMPLE
+from pipeline.plan import Recorded
 from pipeline.produce import Produced
 from pipeline.splits import KNOWN, NEW, TRAIN
 
@@ -37,7 +38,7 @@ _DEMO = """\
 
 def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words: Sequence[int]) -> None:
     """`summary` is that of `dataset.Made`; `words` the length of each kept reply."""
-    target, config = produced.target, produced.config
+    target = produced.target
     configs: list[dict[str, Any]] = [
         {
             "config_name": config,
@@ -80,16 +81,8 @@ def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words:
         _table(
             ("what", "value"),
             [
-                ("model", _code(target.model or "not named by the server")),
-                ("licence of the model", _code(target.licence) if target.licence else "see the model's own licence"),
-                ("identity", _code(target.identity)),
-                ("server", f"{_code(target.product or 'not named')}, dialect {_code(target.dialect.name)}"),
-                ("personas", f"{produced.count.personas} from {_code(_named(config.personas))}"),
-                ("scenarios", f"{len(produced.plan.scenarios)} from {_code(_named(config.scenarios))}"),
-                ("generating prompt", _code(config.template)),
+                *_asked(produced),
                 ("training prompt", _code(summary["training_prompt"])),
-                ("samples a scenario", str(config.samples)),
-                ("sampling", f"max_tokens {config.max_tokens}, temperature {config.temperature}, seed {config.seed}"),
             ],
         ),
         "## What became of the replies\n",
@@ -126,11 +119,38 @@ def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words:
         else "",
         _lengths(summary["row_tokens"]),
         "## Limits\n",
-        "The replies are a language model's. Filters look at form and at known phrases; they do not judge whether a reply is "
+        (
+            "Who said the replies, the data does not tell. "
+            if produced.imported
+            else "The replies are a language model's. "
+        )
+        + "Filters look at form and at known phrases; they do not judge whether a reply is "
         "true to its persona. Personas and players' lines are written by hand and cover what their authors thought of.\n",
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text("\n".join(part for part in parts if part), "utf-8", newline="\n")
+
+
+def _asked(produced: Produced) -> list[tuple[str, str]]:
+    """Where the replies come from."""
+    target, config, plan = produced.target, produced.config, produced.plan
+    if isinstance(plan, Recorded):
+        return [
+            ("imported from", _code(_named(produced.imported))),
+            ("personas", str(produced.count.personas)),
+            ("prompt", f"{_code(config.template)}, where the data has no system message"),
+        ]
+    return [
+        ("model", _code(target.model or "not named by the server")),
+        ("licence of the model", _code(target.licence) if target.licence else "see the model's own licence"),
+        ("identity", _code(target.identity)),
+        ("server", f"{_code(target.product or 'not named')}, dialect {_code(target.dialect.name)}"),
+        ("personas", f"{produced.count.personas} from {_code(_named(config.personas))}"),
+        ("scenarios", f"{len(plan.scenarios)} from {_code(_named(config.scenarios))}"),
+        ("generating prompt", _code(config.template)),
+        ("samples a scenario", str(config.samples)),
+        ("sampling", f"max_tokens {config.max_tokens}, temperature {config.temperature}, seed {config.seed}"),
+    ]
 
 
 def _content(folder: Path) -> str:

@@ -17,9 +17,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from pipeline.cli_personas import personas
-from pipeline.configure import configure, curation_settings, given, only, own_scorers, server_options
+from pipeline.configure import (
+    configure,
+    curation_settings,
+    given,
+    import_config,
+    importing,
+    only,
+    own_scorers,
+    server_options,
+)
 from pipeline.errors import ConfigError, PipelineError, RunStopped
-from pipeline.options import GATING, QUIET, SCORING, TO_A_SERVER, TRAINING, run_options, with_options
+from pipeline.options import GATING, IMPORTING, QUIET, SCORING, TO_A_SERVER, TRAINING, run_options, with_options
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -116,8 +125,9 @@ def evaluate(run: str | None, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", required=False, metavar="[RUN]")
 @with_options(
+    *IMPORTING,
     *TRAINING,
     click.option(
         "--system", "train_system", type=click.Choice(["keep", "merge", "drop"]), help="Of the prompts to train on."
@@ -125,10 +135,11 @@ def evaluate(run: str | None, **options: Any) -> None:
     click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
     *QUIET,
 )
-def curate(run: str, **options: Any) -> None:
+def curate(run: str | None, **options: Any) -> None:
     """Make the dataset of a RUN again, with other criteria or another training prompt, and show what that changes.
 
-    Asks no server. It starts from the options that the run was generated with; those given here go before them.
+    Asks no server. It starts from the options that the run was generated with; those given here go before them. With --from it
+    makes a run of conversations that you already have.
     """
     from pipeline.dataset import Made, making_dataset
     from pipeline.summary import curated
@@ -138,7 +149,10 @@ def curate(run: str, **options: Any) -> None:
         return summary, curated(summary, produced.folder.path), 0 if summary["kept"] else 1
 
     given = {name: options[name] for name in ("train_prompt", "train_format", "train_system", "prompts")}
-    _reread("curate", Path(run), options, given, making_dataset, tell)
+    path = importing(run, options)
+    if options["source"] is not None:
+        _import(path, options)
+    _reread("curate", path, options, given, making_dataset, tell)
 
 
 @cli.command()
@@ -317,7 +331,7 @@ def _reread(
 
     folder = RunFolder(path)
     begun = folder.manifest().get("command")
-    if command == "curate" and begun != "generate":
+    if command == "curate" and begun not in ("generate", "import"):
         raise ConfigError(f"{path}: a run of pipeline {begun}. What a model is tested on is nothing to train on.")
     with folder.locked():
         produced = reopen(folder)
@@ -336,6 +350,16 @@ def _reread(
         write_report(path, summary, {"": folder})
     _print(summary, text, path, options)
     sys.exit(3 if summary["open"] else code)
+
+
+def _import(path: Path, options: dict[str, Any]) -> None:
+    from pipeline.imported import import_run
+    from pipeline.progress import watcher
+    from pipeline.runfolder import RunFolder
+
+    folder = RunFolder(path)
+    with folder.locked():
+        import_run(import_config(options), folder, watcher(quiet=options["quiet"]))
 
 
 def _dry_run(config: "RunConfig", options: dict[str, Any]) -> None:

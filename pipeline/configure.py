@@ -282,6 +282,41 @@ def server_options(options: dict[str, Any]) -> dict[str, Any]:
     return found | kept | written | {"server": target.url, "key_variable": target.key or "LLM_API_KEY"}
 
 
+def import_config(options: dict[str, Any]) -> "RunConfig":
+    """The configuration of a run that is made of conversations in `--from`."""
+    from pipeline.config import RunConfig
+
+    return RunConfig(
+        command="import",
+        personas=options["personas"] or "",
+        scenarios=options["source"],
+        server="imported",
+        concurrency=1,
+        template=options["template"] or "npc/default",
+        temperature=None,
+        columns=tuple(options["columns"]),
+        strict=options["strict"],
+        settings=curation_settings(options),
+        scorers=own_scorers(options),
+        **{name: options[name] for name in ("prompts", "train_prompt", "train_format", "train_system")},
+    )
+
+
+def importing(run: str | None, options: dict[str, Any]) -> Path:
+    """The run that is meant, or with `--from` the one to be made."""
+    from pipeline.records import digest
+
+    if (run is None) == (options["source"] is None):
+        raise click.UsageError("say which RUN; or --from DATA, to make a run of conversations that you have.")
+    if run is not None:
+        alone = ("out", "personas", "columns", "template", "strict")
+        only(tuple(_given() - set(alone)), "without --from")
+        return Path(run)
+    if options["out"]:
+        return Path(options["out"])
+    return RUNS / f"import-{digest(import_config(options).fingerprint())[:8]}"
+
+
 def curation_settings(options: dict[str, Any]) -> tuple[str, ...]:
     """What --set and its short forms say, as --set would."""
     limits = {name: options.get(name) for name in _LIMITS}

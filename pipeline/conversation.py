@@ -44,6 +44,9 @@ class Script:
     def request(self, item: Item) -> Request:
         """Raises TemplateFailed: that costs the row."""
         messages = self.prompt.render(item, item.lines[0])
+        if item.system is not None:
+            rest = (message for message in messages if message.role != "system")
+            messages = (Message(role="system", content=item.system), *rest)
         if item.arm == CONTRAST:
             messages = tuple(message for message in messages if message.role != "system")
             if not messages:
@@ -142,7 +145,8 @@ class Walk:
         if attempt.tokens is not None:
             usage = replace(reply.usage, completion_tokens=attempt.tokens, source="tokenizer")
             reply = replace(reply, usage=usage)
-        return turn(self._as_said(reply, item, ask, attempt.timing, recorded.attempts))
+        timing = attempt.timing if attempt.timing.sent else None  # nobody looked at a clock
+        return turn(self._as_said(reply, item, ask, timing, recorded.attempts))
 
     def _as_said(self, reply: Completion, item: Item, ask: Ask, timing: Timing | None, attempts: int) -> Completion:
         said = clean(reply.text, item.npc.name, ask.request.config.stop)

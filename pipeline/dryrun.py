@@ -61,7 +61,7 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     shown = [dialect.encode(ask.request, model=model, stream=config.stream) for ask in asks[:_SHOWN]]
     summary = {
         "personas": prepared.count.personas,
-        "scenarios": len(prepared.plan.scenarios),
+        "scenarios": prepared.scenarios.good,
         "requests": requests,
         "unfit": prepared.count.unfit,
         "prompt_tokens_about": prompt_tokens,

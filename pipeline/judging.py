@@ -95,7 +95,7 @@ class _Judging:
             prompt = "" if self._training.is_text else []
             self._unfit[len(self._tokens)] = Drop(UNTRAINABLE, str(exc), "")
         self._rows.add(turn, prompt)
-        self._splits.append(self._split.split(turn.item.npc.id, turn.item.scenario_id))
+        self._splits.append(self._split.split(turn.item.npc.id, turn.item.talk or turn.item.scenario_id))
         tokens, counted_by = _tokens(turn, prompt, as_sent=self._training.as_sent)
         self._tokens.append(tokens)
         self._counted_by.add(counted_by)

@@ -138,6 +138,19 @@ MAP = click.option(
     help="Which columns are which fields of a persona: name=title,description=bio.",
 )  # fmt: skip
 
+IMPORTING = (
+    click.option(
+        "--from", "source", metavar="DATA",
+        help="Conversations that you have: messages, ShareGPT, prompt and completion, memories out of Evennia; JSONL, "
+        "Parquet, a hub id ...",
+    ),
+    click.option("--out", metavar="DIR", help="With --from: the run's folder.  [default: under runs/]"),
+    click.option("--personas", metavar="SOURCE", help="With --from: who the NPCs are, found by id or name."),
+    MAP,
+    click.option("--template", help="With --from: the prompt, where the data has none.  [default: npc/default]"),
+    click.option("--strict", is_flag=True, help="With --from: refuse a source with any bad row."),
+)  # fmt: skip
+
 
 def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """What `generate` and `eval` share."""

@@ -6,17 +6,20 @@ a scenario moves no other draw.
 
 import hashlib
 import heapq
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from pipeline.personas.load import read_personas
-from pipeline.personas.macros import Meeting
+from pipeline.personas.macros import Meeting, with_own_name
 from pipeline.personas.schema import Scenario
-from pipeline.records import Item
+from pipeline.records import Item, Message
 from pipeline.splits import TRAIN, Splitter
 
+HISTORY = 40  # messages before a line that its prompt has; no game sends more
 CONTRAST = "contrast"  # the arm of a question that is asked without the persona
 
 
@@ -107,6 +110,51 @@ class Plan:
         mark = hashlib.blake2b(npc.id.encode("utf-8", "surrogatepass")).digest()
         ranked = ((hashlib.blake2b(mark + marks[place], digest_size=8).digest(), place) for place in fitting)
         return sorted(place for _, place in heapq.nsmallest(self.per_persona, ranked))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """Conversations that were had elsewhere, as a plan: one item for each reply of the NPC, with what was said before it.
+    `conversations` is the file of the run that `write_conversation` made; `size` is how many there are."""
+
+    personas: Path
+    conversations: Path
+    template: str
+    size: Count
+
+    def __iter__(self) -> Iterator[Item]:
+        return (item for item, _ in self.replies())
+
+    def replies(self) -> Iterator[tuple[Item, str]]:
+        """Each item with what the NPC said."""
+        last, npc = "", SimpleNamespace()
+        with self.conversations.open(encoding="utf-8") as file:
+            for line in file:
+                talk = json.loads(line)
+                if (persona := json.dumps([talk["persona"], talk["player"]])) != last:
+                    last, npc = persona, Meeting(with_own_name(SimpleNamespace(**talk["persona"])))(talk["player"])
+                yield from self._replies_in(talk, npc)
+
+    def count(self) -> Count:
+        return self.size
+
+    def _replies_in(self, talk: dict[str, Any], npc: SimpleNamespace) -> Iterator[tuple[Item, str]]:
+        said = [Message(role=role, content=text) for role, text in talk["messages"]]
+        for place in range(1, len(said)):
+            if said[place].role == "assistant":
+                item = Item(
+                    npc=npc,
+                    scenario_id=f"{talk['id']}/{place}",
+                    category=talk["category"],
+                    player=talk["player"],
+                    lines=(said[place - 1].content,),
+                    template=self.template,
+                    sample=0,
+                    history=tuple(said[max(0, place - 1 - HISTORY) : place - 1]),
+                    system=talk["system"],
+                    talk=talk["id"],
+                )
+                yield item, said[place].content
 
 
 class _Fits:

@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError, RunStopped
 from pipeline.interrupt import ending_at_once, ending_gently
 from pipeline.journal import Journal
 from pipeline.personas.load import Checked, load_personas, load_scenarios
-from pipeline.plan import Count, Plan
+from pipeline.plan import Count, Plan, Recorded
 from pipeline.records import Completion, GenerateConfig, Turn, digest
 from pipeline.runfolder import Inputs, RunFolder, now
 from pipeline.splits import Splitter
@@ -52,7 +52,7 @@ class Prepared:
     """Checked and counted; nothing sent yet."""
 
     config: RunConfig
-    plan: Plan
+    plan: Plan | Recorded
     count: Count
     personas: Checked
     scenarios: Checked
@@ -67,7 +67,7 @@ class Produced:
     config: RunConfig
     target: Target
     folder: RunFolder
-    plan: Plan
+    plan: Plan | Recorded
     count: Count
     skipped: int  # bad rows of personas and scenarios
     script: Script
@@ -75,6 +75,7 @@ class Produced:
     interrupted: bool = False
     stopped: str = ""  # why the run could not go on
     limits: list[Change] = field(default_factory=list)  # how --concurrency auto went, as far as anything was asked
+    imported: str = ""  # where the replies come from, if nobody was asked
 
     walk: Walk | None = None  # while it is being asked
     again: bool = False  # read from its folder: nothing will be asked
@@ -148,7 +149,7 @@ async def produce(
         aside.replace(folder.inputs)
     finally:
         shutil.rmtree(aside.path, ignore_errors=True)
-    plan = replace(prepared.plan, personas=folder.inputs.personas)
+    plan: Plan | Recorded = replace(prepared.plan, personas=folder.inputs.personas)
     folder.write_manifest(manifest(prepared, target))
     journal = Journal(folder.journal)
     if journal.found_torn or journal.found_damaged:
@@ -290,16 +291,27 @@ def reopen(folder: RunFolder) -> Produced:
     except (LookupError, TypeError) as exc:
         raise ConfigError(f"{folder.manifest_path}: not a whole manifest ({exc}). Make the run anew.") from exc
     templates = Templates(config.prompts)
-    plan = Plan(
-        personas=folder.inputs.personas,
-        scenarios=load_scenarios(str(folder.inputs.scenarios))[0],
-        template=templates.prompt(config.template).name,
-        samples=config.samples,
-        per_persona=config.per_persona,
-        limit=config.limit,
-        contrast=config.contrast,
-        held_out=_splitter(config),
-    )
+    template = templates.prompt(config.template).name
+    imported = manifest.get("imported")
+    plan: Plan | Recorded
+    if imported:
+        plan = Recorded(
+            personas=folder.inputs.personas,
+            conversations=folder.inputs.conversations,
+            template=template,
+            size=Count(**manifest["planned"]),
+        )
+    else:
+        plan = Plan(
+            personas=folder.inputs.personas,
+            scenarios=load_scenarios(str(folder.inputs.scenarios))[0],
+            template=template,
+            samples=config.samples,
+            per_persona=config.per_persona,
+            limit=config.limit,
+            contrast=config.contrast,
+            held_out=_splitter(config),
+        )
     journal = Journal(folder.journal)
     journal.freeze()
     return Produced(
@@ -312,6 +324,7 @@ def reopen(folder: RunFolder) -> Produced:
         script=make_script(config, found, templates),
         journal=journal,
         again=True,
+        imported=imported["from"] if imported else "",
     )
 
 

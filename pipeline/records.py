@@ -211,6 +211,11 @@ class Item:
     template: str
     sample: int
     arm: str = ""
+    # Of a reply that was had elsewhere: what was said before the line, the system message if it came with one, and the
+    # conversation it is a part of.
+    history: tuple[Message, ...] = ()
+    system: str | None = None
+    talk: str = ""
 
     @cached_property
     def item_id(self) -> str:

@@ -34,6 +34,7 @@ class Inputs:
         self.path = path
         self.personas = path / "personas.jsonl"
         self.scenarios = path / "scenarios.jsonl"
+        self.conversations = path / "conversations.jsonl"  # instead of scenarios, where replies were had elsewhere
         self.prompts = path / "prompts"
 
     def replace(self, other: "Inputs") -> None:

@@ -257,7 +257,7 @@ class Prompt:
                 messages.append(Message(role=role, content=text))  # type: ignore[arg-type]
         if not messages:
             raise TemplateFailed(f"{self._template.filename}: nothing was rendered; every block is empty")
-        return tuple(messages)
+        return (*messages[:-1], *item.history, messages[-1])
 
 
 class TextFormat:

@@ -16,7 +16,7 @@ LAYERS = [
         "dialects sse headers evennia retry autolimit limits httpx_errors transport interrupt thinking reply refusal stopwatch receive rate client probe project models embedded",
     ),
     ("prompts", "personas templates"),
-    ("produce", "splits tables runfolder plan journal conversation generation target produce"),
+    ("produce", "splits tables runfolder plan journal conversation generation target produce imported"),
     ("judge", "scorers criteria latency stats scored"),
     ("select", "dedup curate pairs diversity training configs judging changes card dataset export"),
     ("tell", "evaluation compare report hub summary progress dryrun ping runs"),

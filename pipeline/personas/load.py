@@ -14,7 +14,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TextIO, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
@@ -41,6 +41,24 @@ class Checked:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fingerprint: str = ""
+
+    def refuse(self, where: str, problem: str, *, strict: bool) -> None:
+        """A bad row. Raises ConfigError if it is one too many."""
+        self.bad += 1
+        if strict:
+            raise ConfigError(f"{where}: {problem}")
+        if len(self.problems) < _LISTED:
+            self.problems.append(f"{where}: {problem}")
+
+    def tell(self, source: str, named: Columns) -> None:
+        """What was found out about the columns."""
+        if named.told:
+            told = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in named.told.items())
+            self.notes.append(f"{source}: {told} (--map FIELD=COLUMN says otherwise)")
+
+    def none_usable(self, source: str, kind: str) -> NoReturn:
+        first = f" The first of {self.bad} bad rows: {self.problems[0]}" if self.bad else ""
+        raise ConfigError(f"{source}: no usable {kind}.{first}")
 
 
 def load_personas(source: str, target: Path, *, columns: Sequence[str] = (), strict: bool = False) -> Checked:
@@ -113,11 +131,7 @@ def _check(
                 # The place is kept only while the list is short: it is a service, and must not grow with the data.
                 seen[key] = found.where if len(seen) < 10_000 else "an earlier row"
         if row is None:
-            checked.bad += 1
-            if strict:
-                raise ConfigError(f"{found.where}: {problem}")
-            if len(checked.problems) < _LISTED:
-                checked.problems.append(f"{found.where}: {problem}")
+            checked.refuse(found.where, problem, strict=strict)
             continue
         for name in sorted((row.model_extra or {}).keys() - columns):
             columns.add(name)
@@ -127,12 +141,10 @@ def _check(
         fingerprint.update(b"\n" + written.encode())
         yield row, written
     checked.fingerprint = fingerprint.hexdigest()
-    if named is not None and named.told:
-        told = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in named.told.items())
-        checked.notes.append(f"{source}: {told} (--map FIELD=COLUMN says otherwise)")
+    if named is not None:
+        checked.tell(source, named)
     if not checked.good:
-        first = f" The first of {checked.bad} bad rows: {checked.problems[0]}" if checked.bad else ""
-        raise ConfigError(f"{source}: no usable {kind}.{first}")
+        checked.none_usable(source, kind)
 
 
 def _parse(found: Found, model: type[T], named: Columns | None) -> tuple[T | None, str, str]:
@@ -145,10 +157,16 @@ def _parse(found: Found, model: type[T], named: Columns | None) -> tuple[T | Non
     except BadCard as exc:
         return None, "", str(exc)
     except ValidationError as exc:
-        error = exc.errors(include_url=False, include_context=False)[0]
-        return None, "", _explain(error, found.row, model)
+        return None, "", problem_with(exc, found.row, model)
     except (TypeError, ValueError, RecursionError) as exc:  # an extra column with dates for keys, say
         return None, "", f"it holds what JSON cannot: {exc}"
+
+
+def problem_with(exc: Exception, row: Any, model: type[BaseModel]) -> str:
+    """The first thing that is wrong with a row, in a sentence."""
+    if isinstance(exc, ValidationError):
+        return _explain(exc.errors(include_url=False, include_context=False)[0], row, model)
+    return str(exc)
 
 
 def _plain(value: Any) -> str:
