@@ -1,10 +1,12 @@
 """The README keeps its word: its commands and code run, its lists are complete."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -39,7 +41,24 @@ def at_home(tmp_path, monkeypatch):
         path = Path(block.splitlines()[0].removeprefix("# "))
         path.parent.mkdir(exist_ok=True)
         path.write_text(block, "utf-8")
+    (tmp_path / "my" / "cards").mkdir()
+    (tmp_path / "my" / "cards" / "mira.json").write_text(json.dumps(MIRA), "utf-8")
+    (tmp_path / "my" / "npcs.csv").write_text("who,what\nMira,a ferrywoman\n", "utf-8")
+    talk = {"prompt": "Is the ferry going?", "response": "When the fog says so.", "npc": "Mira"}
+    (tmp_path / "talks.jsonl").write_text(json.dumps(talk), "utf-8")
+    (tmp_path / "npcs.json").write_text(json.dumps([GRUM]), "utf-8")
     return tmp_path
+
+
+MIRA = {"name": "Mira", "description": "a ferrywoman", "first_mes": "Mind the plank."}
+GRUM = {
+    "id": "Grum-7",
+    "key": "Grum",
+    "desc": "a |rgrumpy|n dwarf",
+    "location": "The Cellar",
+    "prompt_prefix": "You are {name}, {desc}, in {location}.",
+    "chat_memory": {"Ann": ["Ann: Ale?", "Grum: Not before noon."]},
+}
 
 
 def with_a_run(home, command):
@@ -65,7 +84,7 @@ def test_every_command_is_understood(command, at_home):
     if command[1] in ("ping", "compare"):  # they have nothing but a server, or other people's files, to ask
         assert CliRunner().invoke(cli, [*command[1:], "--help"]).exit_code == 0
         return
-    if command[1] in ("curate", "export"):
+    if command[1] in ("curate", "export", "personas"):
         with_a_run(at_home, command)
         done = CliRunner().invoke(cli, command[1:])
         assert done.exit_code == 0, done.output
@@ -87,6 +106,22 @@ def test_the_code_for_notebooks_runs(at_home):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_what_is_exported_from_evennia_is_read(at_home, monkeypatch):
+    npc = SimpleNamespace(
+        key="Grum", id=7, llm_prompt_prefix=GRUM["prompt_prefix"], location=SimpleNamespace(key="The Cellar")
+    )
+    npc.db = SimpleNamespace(desc=GRUM["desc"])
+
+    class Player(str):
+        key = "Ann"
+
+    npc.chat_memory = {Player("Ann(#3)"): GRUM["chat_memory"]["Ann"]}
+    game = SimpleNamespace(LLMNPC=SimpleNamespace(objects=SimpleNamespace(all_family=lambda: [npc])))
+    monkeypatch.setitem(sys.modules, "evennia.contrib.rpg.llm", game)
+    exec(next(block for block in blocks("python") if "export_npcs" in block), {})
+    assert json.loads((at_home / "npcs.json").read_text("utf-8")) == [GRUM]
+
+
 def test_the_code_for_games_runs(at_home, monkeypatch):
     code = next(block for block in blocks("python") if "LLMClient" in block)
     with FakeServer(dialects=("textgen",)) as server:
@@ -98,11 +133,13 @@ def test_the_code_for_games_runs(at_home, monkeypatch):
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize("command", ["generate", "eval", "curate", "export", "compare"])
+@pytest.mark.parametrize("command", ["generate", "eval", "curate", "export", "compare", "personas"])
 def test_every_option_is_in_the_readme(command):
     from pipeline.cli import cli
 
-    options = {name for p in cli.commands[command].params for name in p.opts if name.startswith("--")}
+    found = cli.commands[command]
+    every = [found, *getattr(found, "commands", {}).values()]
+    options = {name for one in every for p in one.params for name in p.opts if name.startswith("--")}
     assert not options - set(re.findall(r"--[a-z-]+", README))
 
 
