@@ -124,6 +124,7 @@ FILES = {
     "with a byte order mark": ("oda.json", b"\xef\xbb\xbf" + json.dumps(V2).encode()),
     "version 1 in PNG": ("oda.png", png(text(V1))),
     "version 2 in PNG": ("oda.PNG", png(text(V2))),
+    "under a capital": ("oda.png", png(text(V2, b"Chara"))),
     "version 3 in PNG": ("oda.png", png(text(V3, b"ccv3"))),
     "compressed": ("oda.png", png(chunk(b"zTXt", b"chara\0\0" + zlib.compress(packed(V2))))),
     "international": ("oda.png", png(chunk(b"iTXt", b"chara\0\0\0en\0k\0" + packed(V2)))),
@@ -363,3 +364,36 @@ def test_cards_may_stand_in_a_list(tmp_path):
     assert [persona["name"] for persona in people] == ["Odalys", "Bo"]
     assert all(persona["id"].startswith(f"{persona['name'].lower()}-") for persona in people)
     assert checked.problems == [f"{tmp_path}/c.jsonl:3: a card without a name"]
+
+
+_anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from([*BOOK["entries"][0], "x"]), inner, max_size=4)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*V3["data"], "spec", "data", "entries"]), _anything, max_size=6), st.booleans())
+def test_whatever_a_card_holds_it_is_read_or_refused(tmp_path_factory, wrong, inside):
+    folder = tmp_path_factory.mktemp("wrong")
+    card = {**V3, "data": {**V3["data"], **wrong}} if inside else {**V1, **wrong}
+    (folder / "a.json").write_text(json.dumps(card))
+    (folder / "good.json").write_text(json.dumps(V1))
+    checked = Checked()
+    people = {one["id"] for one in personas_of(str(folder), checked)}
+    assert checked.good + checked.bad == 2 and len(people) == checked.good
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=4), st.integers(0, 3000))
+def test_a_picture_with_any_bytes_wrong_is_read_or_refused(tmp_path_factory, wrong, length):
+    folder = tmp_path_factory.mktemp("wrong")
+    content = bytearray(png(text(V2), chunk(b"zTXt", b"ccv3\0\0" + zlib.compress(packed(V3)))))
+    for place, byte in wrong:
+        content[place % len(content)] = byte
+    (folder / "a.png").write_bytes(content[: max(1, len(content) - max(0, length - 2000))])
+    (folder / "good.json").write_text(json.dumps(V1))
+    checked = Checked()
+    assert len(list(personas_of(str(folder), checked))) == checked.good
+    assert checked.good + checked.bad == 2

@@ -17,6 +17,7 @@ import re
 from typing import Any
 
 from pipeline.personas.lorebook import BadBook, read_book, write_book
+from pipeline.personas.schema import Persona
 from pipeline.records import Row
 
 EXTENSION = "npc_pipeline"
@@ -97,7 +98,8 @@ def to_card(persona: Row) -> dict[str, Any]:
     """A version 2 card of a persona with all its fields."""
     rest = dict(persona["card"]) if isinstance(persona.get("card"), dict) else {}
     known = {*_TEXTS.values(), "card", "examples", "lorebook", "lore_budget"}
-    ours = {name: value for name, value in persona.items() if name not in known and _says(value)}
+    told = {name for name, value in persona.items() if name not in Persona.model_fields or _says(value)}
+    ours = {name: value for name, value in persona.items() if name in told - known}
     example = rest.pop("mes_example", "")
     nickname = rest.get("nickname", "")
     if not example or own_lines(example, persona["name"], nickname) != persona["examples"]:

@@ -19,7 +19,7 @@ class BadPicture(ValueError):
 
 
 def texts(file: BinaryIO, keywords: Container[str], limit: int) -> dict[str, bytes]:
-    """The last text under each of `keywords`. Raises BadPicture, also for a text of over `limit` bytes."""
+    """The last text under each of `keywords`, which are in lower case. Raises BadPicture, also for a text of over `limit` bytes."""
     if file.read(len(SIGNATURE)) != SIGNATURE:
         raise BadPicture("not a PNG file, whatever its name says")
     found: dict[str, bytes] = {}
@@ -38,7 +38,7 @@ def texts(file: BinaryIO, keywords: Container[str], limit: int) -> dict[str, byt
             return found
         if kind not in _TEXTS:
             continue
-        keyword = file.read(min(length, 80)).partition(b"\0")[0].decode("latin-1")
+        keyword = file.read(min(length, 80)).partition(b"\0")[0].decode("latin-1").lower()
         if keyword not in keywords:
             continue
         if length > limit + 1024:

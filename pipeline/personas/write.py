@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.personas.cards import to_card
 from pipeline.personas.load import written_aside
 from pipeline.personas.rows import YAML_LIMIT
+from pipeline.personas.schema import Persona
 from pipeline.records import Row, digest
 
 
@@ -78,8 +79,9 @@ _WRITERS = {".yaml": _yaml, ".yml": _yaml, ".jsonl": _jsonl, ".ndjson": _jsonl, 
 
 
 def _filled(persona: Row) -> dict[str, Any]:
-    """Without what says nothing: reading it back puts it there again."""
-    return {name: value for name, value in persona.items() if value not in ("", [], 0) or isinstance(value, bool)}
+    """Without fields of ours that say nothing: reading it back puts them there again."""
+    empty: tuple[Any, ...] = ("", [], 0)
+    return {name: value for name, value in persona.items() if name not in Persona.model_fields or value not in empty}
 
 
 def _file_name(persona: Row) -> str:
