@@ -8,7 +8,6 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.config import RunConfig
@@ -87,7 +86,8 @@ def _write(conversations: Iterator[Conversation], inputs: Inputs, checked: Check
             if hash(persona) not in seen:
                 seen.add(hash(persona))
                 people.write(json.dumps(talk.persona, separators=(",", ":")) + "\n")
-            row = asdict(talk) | {"messages": [(message.role, message.content) for message in talk.messages]}
+            row = {name: getattr(talk, name) for name in ("id", "persona", "player", "system", "category")}
+            row["messages"] = [(message.role, message.content) for message in talk.messages]
             talks.write(json.dumps(row, separators=(",", ":")) + "\n")
             mark = digest(mark, talk.id)
     checked.fingerprint = mark
