@@ -310,7 +310,7 @@ def importing(run: str | None, options: dict[str, Any]) -> Path:
         raise click.UsageError("say which RUN; or --from DATA, to make a run of conversations that you have.")
     if run is not None:
         alone = ("out", "personas", "columns", "template", "strict")
-        only(tuple(_given() - set(alone)), "without --from")
+        only(tuple(given() - set(alone)), "without --from")
         return Path(run)
     if options["out"]:
         return Path(options["out"])

@@ -121,6 +121,7 @@ class Recorded:
     conversations: Path
     template: str
     size: Count
+    held_out: Splitter | None = None
 
     def __iter__(self) -> Iterator[Item]:
         return (item for item, _ in self.replies())
