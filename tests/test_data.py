@@ -3,6 +3,7 @@
 import re
 from itertools import combinations
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from bench.voices import example_lines, measure
@@ -31,6 +32,8 @@ ATTACKS = {"prompt_injection", "claims_in_brackets", "echo", "role_swap", "profa
 # sentences), at least 0.47 between a sentence and itself with a word exchanged in its middle.
 NEAR = 0.45
 
+LORE = {"lorebook", "lore_budget"}  # for cards of others
+
 # Words of names that many people have.
 TITLES = {"big", "deaf", "mother", "doctor", "colonel", "madame", "sergeant"}
 
@@ -55,9 +58,13 @@ def scenarios() -> dict[str, list[Scenario]]:
     return loaded
 
 
+def told(npc: SimpleNamespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(npc).items() if name not in LORE}
+
+
 def texts(npc: SimpleNamespace) -> dict[str, str]:
     """All that is written about a persona, but for the words it does not know."""
-    fields = {name: value for name, value in vars(npc).items() if name not in ("id", "unknown_words")}
+    fields = {name: value for name, value in told(npc).items() if name not in ("id", "unknown_words")}
     lists = {name: value for name, value in fields.items() if isinstance(value, list)}
     spread = {f"{name} {number}": line for name, value in lists.items() for number, line in enumerate(value)}
     return {name: value for name, value in fields.items() if name not in lists} | spread
@@ -82,8 +89,8 @@ def test_there_is_enough_of_everything(name, npcs, worlds, plays, categories, pe
 @pytest.mark.parametrize("name", FOLDERS)
 def test_each_persona_has_every_field_and_a_few_examples(name, personas):
     for npc in personas[name]:
-        assert vars(npc).keys() == Persona.model_fields.keys(), npc.id
-        assert all(vars(npc).values()), npc.id
+        assert told(npc).keys() | LORE == Persona.model_fields.keys(), npc.id
+        assert all(told(npc).values()), npc.id
         assert 2 <= len(npc.examples) <= 5, npc.id
 
 
