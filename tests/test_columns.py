@@ -158,3 +158,16 @@ def test_a_table_with_other_columns_is_read(tmp_path):
 def test_columns_that_cannot_be_told_are_refused(header, columns, why, tmp_path):
     with pytest.raises(ConfigError, match=why):
         read(tmp_path, "p.csv", f"{header}\na,b\n", *columns)
+
+
+@pytest.mark.parametrize(
+    "content", [{"characters": LIGHT[:3], "rooms": {}}, {str(n): row for n, row in enumerate(LIGHT[:3])}]
+)
+def test_a_list_may_have_any_name_and_rows_may_stand_by_their_ids(content, tmp_path):
+    people, _ = read(tmp_path, "world.json", content)
+    assert [one["name"] for one in people] == ["villager 0", "villager 1", "villager 2"]
+
+
+def test_rows_that_name_nobody_say_how_to_map_them(tmp_path):
+    with pytest.raises(ConfigError, match=r"field 'name' is missing.*--map FIELD=COLUMN says which column is which"):
+        read(tmp_path, "p.jsonl", json.dumps({"who": "Ann", "what": "a nun"}))

@@ -207,6 +207,35 @@ def test_text_that_looks_like_a_template_stays_text():
     assert kept()[0]["completion"][0]["content"] == "Hm. {{ 7*7 }}"
 
 
+def test_a_chat_of_sillytavern_is_a_conversation():
+    chat = [
+        {"user_name": "Ann", "character_name": "Mira", "create_date": "2024", "chat_metadata": {}},
+        {"name": "Mira", "is_user": False, "mes": "Well?"},
+        *(
+            {"name": name, "is_user": name == "Ann", "mes": text}
+            for name, text in [("Ann", "Hello."), ("Mira", "Mind the plank.")]
+        ),
+        {"name": "System", "is_user": False, "is_system": True, "mes": "Chat saved."},
+    ]
+    Path("more").mkdir()
+    for name, lines in (
+        ("a", chat),
+        ("b", [chat[2], chat[3] | {"mes": "Not today."}]),
+    ):  # older ones have no first line
+        Path(f"more/{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = CliRunner().invoke(cli, ["curate", "--from", "more", "--out", "runs/t", "--set=language=off", "--json"])
+    assert json.loads(done.stdout.splitlines()[-1])["answered"] == 2
+    without, greeted = sorted(prompts(), key=len)
+    assert greeted[1:] == [("assistant", "Well?"), ("user", "Hello.")] and "talking with Ann" in greeted[0][1]
+    assert without[1:] == [("user", "Hello.")] and "You are Mira" in without[0][1]
+
+
+def test_who_has_the_npc_s_name_is_the_npc():
+    turns = [{"from": "player", "value": "Any ale?"}, {"from": "GRUM", "value": "Not before noon."}]
+    curate([{"turns": turns, "character": "Grum", "bio": "a dwarf"}], "--map", "messages=turns")
+    assert prompts()[0][1:] == [("user", "Any ale?")]
+
+
 def test_parquet_and_columns_of_other_names_are_read():
     rows = [{"ask": "Any ale?", "response": "Not before noon.", "who": "Grum", "what": "a dwarf", "prompt": "Any ale?"}]
     pq.write_table(pa.Table.from_pylist(rows), "talks.parquet")

@@ -114,7 +114,7 @@ def test_of_many_bad_rows_the_first_are_named_and_all_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rows, why", [([], "no usable personas."), ([{}, {}], "The first of 2 bad rows: .*:1: field 'id'")]
+    "rows, why", [([], "no usable personas."), ([{}, {}], "The first of 2 bad rows: .*:1: field 'name'")]
 )
 def test_nothing_usable_is_refused(rows, why, tmp_path):
     with pytest.raises(ConfigError, match=why):

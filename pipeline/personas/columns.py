@@ -41,16 +41,16 @@ _LISTS = ("knows", "examples", "unknown_words")
 class Columns:
     """How the rows of a source become personas. `told` says what was found out, by our names."""
 
-    def __init__(self, given: Iterable[str] = ()) -> None:
-        """`given` as `--map` has it: "name=title". Raises ConfigError."""
+    def __init__(self, given: Iterable[str] = (), also: tuple[str, ...] = ()) -> None:
+        """`given` as `--map` has it: "name=title"; `also` are fields that a persona has not. Raises ConfigError."""
         self.told: dict[str, str] = {}
         self._given: dict[str, str] = {}
         for pair in ",".join(given).split(","):
             ours, equals, theirs = (part.strip() for part in pair.partition("="))
             if not pair.strip():
                 continue
-            if not equals or not theirs or ours not in Persona.model_fields:
-                known = ", ".join(Persona.model_fields)
+            if not equals or not theirs or ours not in (*Persona.model_fields, *also):
+                known = ", ".join((*Persona.model_fields, *also))
                 raise ConfigError(f"--map {pair}: has to be FIELD=COLUMN, where FIELD is one of {known}.")
             self._given[ours] = theirs
         self._known: dict[tuple[str, ...], dict[str, str]] = {}
@@ -61,6 +61,11 @@ class Columns:
         found = self._found(names)
         lost = [theirs for theirs in self._given.values() if theirs not in names and theirs.split(".")[0] not in names]
         return lost or [name for name in REQUIRED if name != "id" and name not in names and name not in found]
+
+    def given(self, row: Row) -> dict[str, Any]:
+        """What `--map` alone says of the row, by our names."""
+        found = {ours: _at(row, theirs) for ours, theirs in self._given.items()}
+        return {ours: value for ours, value in found.items() if value is not None}
 
     def named(self, row: Row) -> dict[str, Any]:
         """The row by our names, with an id."""

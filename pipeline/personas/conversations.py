@@ -5,6 +5,7 @@
     prompt + completion         or response, output, answer, chosen; a text or messages
     instruction (+ input)       + output
     chat_memory                 of NPCs out of Evennia: each player's is a conversation
+    mes, is_user                the lines of a chat of SillyTavern, which is a file
 
 Who the NPC is, the row says in other columns (see columns.py), or a list of personas does that it is looked up in, or else the
 system message. What is no text, no turn of a player and an NPC, is a row that costs itself.
@@ -12,14 +13,14 @@ system message. What is no text, no turn of a player and an NPC, is a row that c
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.personas.cards import BadCard
 from pipeline.personas.columns import Columns
 from pipeline.personas.evennia import is_npc, memories, plain
 from pipeline.personas.load import Checked, personas_of, problem_with
-from pipeline.personas.rows import read_rows
+from pipeline.personas.rows import Found, read_rows
 from pipeline.personas.schema import Persona
 from pipeline.personas.shapes import as_persona
 from pipeline.records import Message, Role, Row, digest
@@ -40,6 +41,7 @@ _NAMED = re.compile(
     r"(?:named |called )?([A-Z][\w'’-]*(?: (?:(?:of|the|de|von|van) )?[A-Z][\w'’-]*){0,3})",
 )
 _PLAYERS = ("player", "player_name", "user_name")
+ALSO = ("messages", "prompt", "completion", "player")  # what --map may name here besides
 
 
 class NoTalk(ValueError):
@@ -83,9 +85,9 @@ def conversations_of(
     source: str, checked: Checked, *, cast: Cast, columns: Sequence[str] = (), strict: bool = False
 ) -> Iterator[Conversation]:
     """All conversations in which an NPC answers a player. Raises ConfigError as `load_personas` does."""
-    named = Columns(columns)
+    named = Columns(columns, ALSO)
     seen: set[int] = set()
-    for found in read_rows(source, "conversations", ()):
+    for found in _whole(read_rows(source, "conversations", ())):
         try:
             if found.row is None:
                 raise NoTalk(found.problem)
@@ -103,6 +105,34 @@ def conversations_of(
         checked.none_usable(source, "conversations")
 
 
+def _whole(rows: Iterator[Found]) -> Iterator[Found]:
+    """With the lines of each chat of SillyTavern as one row. A chat begins with a line that says who talks."""
+    chat: Found | None = None
+    for found in rows:
+        row = found.row or {}
+        file = found.where.rpartition(":")[0]
+        is_head, is_line = (
+            "user_name" in row and "character_name" in row and "mes" not in row,
+            "is_user" in row and "mes" in row,
+        )
+        if chat is not None and (is_head or not is_line or not chat.where.startswith(f"{file}:")):
+            yield chat
+            chat = None
+        if not is_head and not is_line:
+            yield found
+            continue
+        if chat is None:
+            names = {name: row[name] for name in ("user_name", "character_name") if name in row}
+            chat = Found(found.where, {**names, "messages": []})
+        assert chat.row is not None
+        if is_line and not row.get("is_system"):
+            chat.row["messages"].append({"role": "user" if row["is_user"] else "assistant", "content": row["mes"]})
+            if not row["is_user"] and "character_name" not in chat.row and row.get("name"):
+                chat = replace(chat, row={**chat.row, "character_name": row["name"]})
+    if chat is not None:
+        yield chat
+
+
 def _talks(row: Row, named: Columns, cast: Cast) -> Iterator[Conversation]:
     if is_npc(row):
         persona = cast.find({"name": plain(row["key"])}) or _checked(as_persona(row, named))
@@ -114,11 +144,12 @@ def _talks(row: Row, named: Columns, cast: Cast) -> Iterator[Conversation]:
             if talk := _conversation(persona, turns, player=player, given="", category="memory"):
                 yield talk
         return
-    turns = _turns(row)
+    row = {**row, **{name: value for name, value in named.given(row).items() if name in ALSO}}
+    about = named.named({name: value for name, value in row.items() if name not in _SAID and name != "id"})
+    turns = _turns(row, str(about.get("name", "")))
     if not any(turn.role == "assistant" for turn in turns):
         raise NoTalk("nobody answers in it")
     system = "\n".join(turn.content for turn in turns if turn.role == "system").strip()
-    about = named.named({name: value for name, value in row.items() if name not in _SAID and name != "id"})
     given = next((str(row[name]) for name in ("persona_id", "character_id", "npc_id") if name in row), "")
     persona = cast.find({"id": given, "name": about.get("name")}) or _checked(_told_by(system, about))
     player = next(
@@ -151,24 +182,24 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
     return Persona.model_validate(row).model_dump()
 
 
-def _turns(row: Row) -> list[Message]:
+def _turns(row: Row, own_name: str) -> list[Message]:
     for name in _TALKS:
         if isinstance(row.get(name), list | tuple):
-            return _messages(row[name])
+            return _messages(row[name], own_name)
     prompt = next((row[name] for name in _PROMPTS if row.get(name)), None)
     reply = next((row[name] for name in _REPLIES if row.get(name)), None)
     if prompt is None or reply is None:
         there = ", ".join(str(name) for name in list(row)[:20])
         raise NoTalk(f"no conversation in it: no messages, conversations, or prompt with completion. Found: {there}")
-    asked = _messages(prompt) if isinstance(prompt, list) else [Message(role="user", content=_text(prompt))]
+    asked = _messages(prompt, own_name) if isinstance(prompt, list) else [Message(role="user", content=_text(prompt))]
     if isinstance(row.get("input"), str) and row["input"].strip() and "instruction" in row:
         asked = [*asked, Message(role="user", content=row["input"])]
-    said = _messages(reply) if isinstance(reply, list) else [Message(role="assistant", content=_text(reply))]
+    said = _messages(reply, own_name) if isinstance(reply, list) else [Message(role="assistant", content=_text(reply))]
     # TRL's preference rows may have the prompt in the reply, too.
     return said if said[: len(asked)] == asked else [*asked, *said]
 
 
-def _messages(value: Sequence[Any]) -> list[Message]:
+def _messages(value: Sequence[Any], own_name: str) -> list[Message]:
     if len(value) > MOST_MESSAGES:
         raise NoTalk(f"{len(value)} messages in one conversation; {MOST_MESSAGES} are allowed")
     found = []
@@ -178,7 +209,10 @@ def _messages(value: Sequence[Any]) -> list[Message]:
         role, content = one.get("role", one.get("from")), one.get("content", one.get("value"))
         if str(role).lower() in ("tool", "function", "function_call", "observation"):
             continue
-        if (known := _ROLES.get(str(role).lower())) is None:
+        known = _ROLES.get(str(role).lower())
+        if known is None and own_name and str(role).casefold() == own_name.casefold():
+            known = "assistant"
+        if known is None:
             raise NoTalk(f"message {number} is of {str(role)[:40]!r}; it can be of {', '.join(_ROLES)}")
         found.append(Message(role=known, content=_text(content)))
     return found

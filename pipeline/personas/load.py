@@ -58,7 +58,8 @@ class Checked:
 
     def none_usable(self, source: str, kind: str) -> NoReturn:
         first = f" The first of {self.bad} bad rows: {self.problems[0]}" if self.bad else ""
-        raise ConfigError(f"{source}: no usable {kind}.{first}")
+        hint = " --map FIELD=COLUMN says which column is which." if "is missing" in first and kind == "personas" else ""
+        raise ConfigError(f"{source}: no usable {kind}.{first}{hint}")
 
 
 def load_personas(source: str, target: Path, *, columns: Sequence[str] = (), strict: bool = False) -> Checked:
@@ -165,7 +166,9 @@ def _parse(found: Found, model: type[T], named: Columns | None) -> tuple[T | Non
 def problem_with(exc: Exception, row: Any, model: type[BaseModel]) -> str:
     """The first thing that is wrong with a row, in a sentence."""
     if isinstance(exc, ValidationError):
-        return _explain(exc.errors(include_url=False, include_context=False)[0], row, model)
+        errors = exc.errors(include_url=False, include_context=False)
+        # An id is made from the name: without either, it is the name that is wanted.
+        return _explain(next((error for error in errors if error["loc"] != ("id",)), errors[0]), row, model)
     return str(exc)
 
 

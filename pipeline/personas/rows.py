@@ -218,10 +218,22 @@ def _json(path: Path, kind: str, required: Required) -> Iterator[Found]:
         return
     defaults = data.get("defaults", {}) if isinstance(data, dict) else {}
     rows = data.get(kind) if isinstance(data, dict) else data
+    if rows is None and kind == "personas":
+        rows = _only_list(data)
     if not isinstance(rows, list) or not isinstance(defaults, dict):
         raise ConfigError(f"{path}: no list of {kind}. It is a list, or an object with '{kind}' (and 'defaults').")
     for number, row in enumerate(rows, 1):
         yield _mapping(f"{path} entry {number}", row, defaults)
+
+
+def _only_list(data: dict[str, Any]) -> list[Any] | None:
+    """The rows of an object that has one list of them under any name, or has them by their ids."""
+    lists = [value for value in data.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if len(lists) == 1:
+        return list(lists[0])
+    if data and all(isinstance(value, dict) for value in data.values()):
+        return [{"id": name, **row} for name, row in data.items() if name != "defaults"]
+    return None
 
 
 def _jsonl(path: Path, kind: str, required: Required) -> Iterator[Found]:
