@@ -135,6 +135,7 @@ FILES = {
         png(chunk(b"tEXt", b"chara\0" + base64.encodebytes(json.dumps(V2).encode()).rstrip(b"=\n"))),
     ),
     "without an end": ("oda.png", png(text(V2))[:-12]),
+    "nothing where version 3 has it": ("oda.json", json.dumps({**V1, "spec": "chara_card_v3", "data": {}}).encode()),
     "CharX": ("oda.charx", charx(V3)),
     "CharX behind a picture": ("oda.charx", png() + charx(V3)),
 }

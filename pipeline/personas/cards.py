@@ -58,14 +58,14 @@ def is_card(row: Row) -> bool:
 def from_card(card: Row) -> dict[str, Any]:
     """The fields of a persona; without an `id`, unless we wrote the card. Raises BadCard."""
     bounded(card)
-    data: Any = card
-    if isinstance(card.get("data"), dict):
-        data = card["data"]
-    elif "spec" in card and "name" not in card:
+    data = card.get("data")
+    if not isinstance(data, dict) or (not data.get("name") and "name" in card):
+        data = card  # version 1; or one that says it is newer, and has all where version 1 has it
+    if data is card and "spec" in card and "name" not in card:
         raise BadCard(f"a card that calls itself {card['spec']!r:.40} and has no 'data'")
     rest = {_OLD.get(name, name): value for name, value in data.items() if _says(value)}
     if data is card:
-        for name in ("spec", "spec_version"):
+        for name in ("spec", "spec_version", "data"):
             rest.pop(name, None)
     row: dict[str, Any] = {ours: _text(rest.pop(theirs, ""), theirs) for theirs, ours in _TEXTS.items()}
     if not row["name"].strip():
