@@ -54,7 +54,7 @@ def write_card(folder: Path, produced: Produced, summary: dict[str, Any], words:
     ]
     head = {
         "pretty_name": "NPC replies",
-        "tags": ["npc", "role-play", "synthetic"],
+        "tags": ["npc", "role-play", *([] if produced.imported else ["synthetic"])],
         "task_categories": ["text-generation"],
         "configs": configs,
     }

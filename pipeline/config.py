@@ -97,7 +97,7 @@ class RunConfig:
     tokens_per_minute: float | None = None
     key_variable: str = "LLM_API_KEY"  # the environment variable that holds the server's key
     strict: bool = False
-    columns: tuple[str, ...] = ()  # as given to --map: which of theirs are which of ours
+    columns: str = ""  # as given to --map: which of theirs are which of ours
     split_by: str = "both"
     contrast: bool = False  # ask every question once more, without the persona
     settings: tuple[str, ...] = ()  # as given to --set

@@ -34,6 +34,7 @@ def configure(command: str, options: dict[str, Any], *, stream: bool) -> tuple["
         personas=options["personas"] or str(here / "personas"),
         scenarios=options["scenarios"] or str(here / "scenarios"),
         stream=stream,
+        columns=",".join(options["columns"]),
         split_by=options.get("split_by", "both"),
         contrast=options.get("contrast", False),
         settings=curation_settings(options),
@@ -252,7 +253,7 @@ _OF_AN_ARM = (
 _LIMITS = ("max_per_prompt", "max_per_persona", "max_per_scenario")
 _PASSED_ON = (
     "prompts", "template", "samples", "per_persona", "limit", "top_p", "top_k", "min_p", "repeat_penalty", "seed",
-    "max_cost", "strict", "columns",
+    "max_cost", "strict",
 )  # fmt: skip
 _OF_A_TARGET = (
     "dialect", "model", "concurrency", "timeout", "insecure", "system", "format", "price", "requests_per_minute",
@@ -294,7 +295,7 @@ def import_config(options: dict[str, Any]) -> "RunConfig":
         concurrency=1,
         template=options["template"] or "npc/default",
         temperature=None,
-        columns=tuple(options["columns"]),
+        columns=",".join(options["columns"]),
         strict=options["strict"],
         settings=curation_settings(options),
         scorers=own_scorers(options),

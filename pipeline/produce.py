@@ -91,7 +91,7 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
     templates = Templates(config.prompts)
     prompt = templates.prompt(config.template)
     scenarios, checked_scenarios = load_scenarios(config.scenarios, inputs.scenarios, strict=config.strict)
-    checked_personas = load_personas(config.personas, inputs.personas, columns=config.columns, strict=config.strict)
+    checked_personas = load_personas(config.personas, inputs.personas, columns=[config.columns], strict=config.strict)
     texts = templates.copy(prompt.name, inputs.prompts)
     texts += templates.copy(f"formats/{config.format}", inputs.prompts)
     if config.train_prompt:  # not of the fingerprint: it changes nothing that is asked

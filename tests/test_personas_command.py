@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from fakes import FakeServer
 from test_cards import V1, V2, V3, png, text
 
 from pipeline.cli import cli
@@ -116,3 +117,26 @@ def test_a_card_s_own_prompt_takes_the_place_it_says(people):
 def test_what_is_mapped_is_shown(tmp_path):
     (tmp_path / "p.csv").write_text("who,what\nAnn,a nun\n")
     assert "You are Ann, a nun." in run("show", tmp_path / "p.csv", "--map", "name=who,description=what").output
+
+
+def test_npcs_of_a_world_are_asked_with_their_columns_mapped(tmp_path):
+    rows = [
+        {
+            "character": f"guard {n % 3}",
+            "persona": [f"I guard gate {n}.", "{{ 7*7 }} {% x %}"],
+            "goal": "to sleep",
+            "room": "A gate.",
+        }
+        for n in range(30)
+    ]
+    (tmp_path / "world.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mapped = ["--map", "name=character,description=persona", "--map", "wants=goal,setting=room"]
+    with FakeServer() as server:
+        words = ["generate", "--server", server.url, "--personas", str(tmp_path / "world.jsonl"), *mapped]
+        words += ["--per-persona", "1", "--out", str(tmp_path / "run"), "--set", "overused=off", "--json"]
+        done = CliRunner().invoke(cli, words)
+        assert json.loads(done.stdout.splitlines()[-1])["answered"] == 30, done.output
+        system = server.requests[0]["messages"][0]["content"]
+        again = CliRunner().invoke(cli, words)
+    assert all(part in system for part in ("A gate.", "You want: to sleep", "You are guard", "{{ 7*7 }} {% x %}"))
+    assert "everything is answered already" in again.output and "changed since" not in again.output

@@ -72,6 +72,8 @@ def _splits(summary: dict[str, Any]) -> list[str]:
 
 def _latency(summary: dict[str, Any]) -> list[str]:
     load = summary["load"]
+    if not summary["latency"]:
+        return []
     how = "streaming" if load["streaming"] else "not streaming"
     lines = [f"latency at concurrency {load['concurrency']}, {how}"]
     for name, found in summary["latency"].items():
