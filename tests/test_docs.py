@@ -107,17 +107,18 @@ def test_the_code_for_notebooks_runs(at_home):
 
 
 def test_what_is_exported_from_evennia_is_read(at_home, monkeypatch):
-    npc = SimpleNamespace(
-        key="Grum", id=7, llm_prompt_prefix=GRUM["prompt_prefix"], location=SimpleNamespace(key="The Cellar")
-    )
-    npc.db = SimpleNamespace(desc=GRUM["desc"])
+    class LLMNPC(SimpleNamespace):
+        """With what the snippet asks for; tests have no game."""
 
     class Player(str):
         key = "Ann"
 
+    npc = LLMNPC(key="Grum", id=7, llm_prompt_prefix=GRUM["prompt_prefix"], location=SimpleNamespace(key="The Cellar"))
+    npc.db = SimpleNamespace(desc=GRUM["desc"])
     npc.chat_memory = {Player("Ann(#3)"): GRUM["chat_memory"]["Ann"]}
-    game = SimpleNamespace(LLMNPC=SimpleNamespace(objects=SimpleNamespace(all_family=lambda: [npc])))
-    monkeypatch.setitem(sys.modules, "evennia.contrib.rpg.llm", game)
+    objects = SimpleNamespace(all=lambda: [SimpleNamespace(key="a chair"), npc])
+    monkeypatch.setitem(sys.modules, "evennia", SimpleNamespace(ObjectDB=SimpleNamespace(objects=objects)))
+    monkeypatch.setitem(sys.modules, "evennia.contrib.rpg.llm", SimpleNamespace(LLMNPC=LLMNPC))
     exec(next(block for block in blocks("python") if "export_npcs" in block), {})
     assert json.loads((at_home / "npcs.json").read_text("utf-8")) == [GRUM]
 
