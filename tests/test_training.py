@@ -133,4 +133,4 @@ def test_in_every_format_prompt_and_reply_meet_in_one_blank_or_line(form, system
 @given(st.text(), st.text(min_size=1))
 def test_a_reply_as_text_is_itself_with_at_most_a_blank_before(prompt, text):
     found = training(train_format="transcript").completion(prompt, text)
-    assert found.removeprefix(" ") == text.removeprefix(" ") and found.endswith(text)
+    assert found in (text, f" {text}")
