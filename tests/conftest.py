@@ -1,8 +1,12 @@
 """What one test has settled must not hold for the next."""
 
 import pytest
+from hypothesis import settings
 
 from pipeline.scorers.lexicon import settle_folder
+
+settings.register_profile("busy", deadline=None)  # a machine that does other things as well is no failure
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)
