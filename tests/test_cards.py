@@ -398,3 +398,12 @@ def test_a_picture_with_any_bytes_wrong_is_read_or_refused(tmp_path_factory, wro
     checked = Checked()
     assert len(list(personas_of(str(folder), checked))) == checked.good
     assert checked.good + checked.bad == 2
+
+
+def test_files_of_one_name_are_one_character_or_two(tmp_path):
+    (tmp_path / "oda.json").write_text(json.dumps(V1))
+    (tmp_path / "oda.png").write_bytes(png(text(V2)))
+    (tmp_path / "oda.charx").write_bytes(charx({**V1, "description": "her sister"}))
+    checked = Checked()
+    assert sorted(one["id"] for one in personas_of(str(tmp_path), checked)) == ["oda", "oda-json"]
+    assert checked.problems == [f"{tmp_path}/oda.png: the id 'oda-json' stands already at {tmp_path}/oda.json"]

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -119,10 +119,19 @@ def _check(
     """Each good row, and the same as one line of JSON. `named` is for rows that may come in somebody else's format."""
     required: Required = named or tuple(name for name, info in model.model_fields.items() if info.is_required())
     seen: dict[int, str] = {}
+    alone: dict[
+        str, dict[tuple[str, str], str]
+    ] = {}  # ids by what is said, for files of one name that hold one persona
     columns: set[str] = set()
     fingerprint = hashlib.blake2b(kind.encode(), digest_size=16)
     for found in read_rows(source, kind, required):
         row, written, problem = _parse(found, model, named)
+        if row is not None and found.stem:
+            said = (str(getattr(row, "name", "")), str(getattr(row, "description", "")))
+            ids = alone.setdefault(found.stem, {})  # mira.json and mira.png may be two
+            stem = ids.setdefault(said, f"{found.stem}-{found.where.rpartition('.')[2].lower()}" if ids else found.stem)
+            if stem != found.stem:
+                row, written, problem = _parse(replace(found, stem=stem), model, named)
         if row is not None:
             row_id = str(getattr(row, "id"))  # noqa: B009 -- both models have one
             key = hash(row_id)
