@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config import RunConfig
 from pipeline.diversity import SAMPLE
 from pipeline.plan import Recorded
 from pipeline.produce import Produced
@@ -21,6 +22,7 @@ _COUNTED_BY = {"server": "the server", "tokenizer": "its tokenizer", "estimate":
 _PERSONAS = 50  # whose variety the card shows
 _ABOUT = {
     "sft": "what was kept",
+    "conversations": "whole conversations, each up to its first flaw, to learn from what the assistant says in them",
     "preference": "pairs of a better and a worse reply, by `kind`",
     "kto": "single replies, good or bad by `label`",
     "rejected": "what was dropped, by `filter`, with `reason` and `evidence`",
@@ -149,6 +151,8 @@ def _asked(produced: Produced) -> list[tuple[str, str]]:
         ("scenarios", f"{len(plan.scenarios)} from {_code(_named(config.scenarios))}"),
         ("generating prompt", _code(config.template)),
         ("samples a scenario", str(config.samples)),
+        *([("turns a conversation", _turns(config))] if config.turns != 1 else []),
+        *([("the player's lines", _player(produced))] if config.player is not None else []),
         ("sampling", f"max_tokens {config.max_tokens}, temperature {config.temperature}, seed {config.seed}"),
     ]
 
@@ -167,8 +171,22 @@ def _named(source: str) -> str:
     return source if not Path(source).exists() else Path(source).name
 
 
+def _turns(config: RunConfig) -> str:
+    most = "one for each line of the scenario" if config.turns is None else f"at most {config.turns}"
+    return f"{most}, the newest {config.window} messages as history"
+
+
+def _player(produced: Produced) -> str:
+    by = produced.player or produced.target
+    return f"from the scenario, then by {_code(by.model or by.identity)} with {_code(str(produced.config.player))}"
+
+
 def _columns(config: str) -> str:
-    found = {"preference": "prompt, chosen, rejected", "kto": "prompt, completion, label"}
+    found = {
+        "conversations": "messages, turns",
+        "preference": "prompt, chosen, rejected",
+        "kto": "prompt, completion, label",
+    }
     return ", ".join(_code(name) for name in found.get(config, "prompt, completion").split(", "))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from pipeline.curate import Candidates
+from pipeline.records import reply_id
 
 _EXAMPLES = 3  # of each kind of change
 KEPT = ""  # instead of a filter
@@ -53,18 +54,17 @@ class Before:
         if not self.there:
             return
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
             if (made_by := dataset / "curation.yaml").exists():
                 self.criteria = yaml.safe_load(made_by.read_text("utf-8")) or {}
             for path in sorted(dataset.glob("sft/*.parquet")):
-                for batch in pq.ParquetFile(path).iter_batches(columns=["item_id"]):
-                    ids = batch.column("item_id").to_pylist()
+                for batch in _read(path, "item_id", "turn"):
+                    ids = _reply_ids(batch)
                     self._add(ids, [KEPT] * len(ids))
             for path in dataset.glob("rejected/*.parquet"):
-                for batch in pq.ParquetFile(path).iter_batches(columns=["item_id", "filter"]):
-                    self._add(batch.column("item_id").to_pylist(), batch.column("filter").to_pylist())
+                for batch in _read(path, "item_id", "turn", "filter"):
+                    self._add(_reply_ids(batch), batch.column("filter").to_pylist())
         except (OSError, ValueError, yaml.YAMLError, LookupError, pa.ArrowException):
             self.there, self.criteria = False, {}
 
@@ -88,6 +88,20 @@ class Before:
         found = np.where(known[place] == wanted, fates[place], len(self._filters))
         names = [*self._filters, None]
         return [names[number] for number in found.tolist()]
+
+
+def _read(path: Path, *columns: str) -> Any:
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)  # older datasets know nothing of turns
+    return file.iter_batches(columns=[name for name in columns if name in file.schema_arrow.names])
+
+
+def _reply_ids(batch: Any) -> list[str]:
+    ids: list[str] = batch.column("item_id").to_pylist()
+    if "turn" not in batch.schema.names:
+        return ids
+    return [reply_id(item_id, turn) for item_id, turn in zip(ids, batch.column("turn").to_pylist(), strict=True)]
 
 
 def changes(before: Before, candidates: Candidates, criteria: Mapping[str, Any]) -> Changes | None:

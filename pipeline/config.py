@@ -7,13 +7,14 @@ here. Headers and body are JSON in the environment.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pipeline.errors import ConfigError
 
 DEFAULT_HOST = "http://localhost:5000"
 DEFAULT_PATH = "/api/v1/generate"
+WINDOW = 25  # messages, as Evennia's LLMNPC remembers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,12 @@ class RunConfig:
     gates: tuple[str, ...] = ()  # as given to --gate
     thinking_timeout: float = 2.0  # seconds after which a game shows that its NPC is thinking
     selected_on: tuple[str, ...] = ()  # scores that chose what the model was trained on
+    turns: int | None = 1  # NPC replies of a conversation at most; None: as many as the scenario has lines
+    player: str | None = None  # the template of a simulated player, who goes on where the scenario's lines end
+    # OF_A_TARGET's, where another server plays the player.
+    player_target: Mapping[str, Any] | None = field(default=None, repr=False)
+    window: int = WINDOW  # messages of a conversation that are sent
+    window_tokens: int | None = None  # of a prompt; None: what the model's context has room for
 
     headers: Mapping[str, str] | None = field(default=None, repr=False)  # from LLM_HEADERS: may hold a key
 
@@ -120,19 +127,47 @@ class RunConfig:
         *("contrast", "settings", "scorers", "train_prompt", "train_format", "train_system"),
         *("gates", "thinking_timeout", "selected_on"),
     )
+    # What says who is asked, and how.
+    OF_A_TARGET = (
+        *("server", "dialect", "model", "model_path", "lora", "format", "system", "concurrency", "timeout", "insecure"),
+        *("price", "requests_per_minute", "tokens_per_minute", "key_variable", "headers"),
+    )
+    # What there was not from the beginning counts only where somebody asks for it: older runs keep their names.
+    _LATER = ("turns", "player", "player_target", "window", "window_tokens")
+
+    def asked(self) -> dict[str, Any]:
+        """All of it, for the manifest: without what may hold a key."""
+        found = {name: getattr(self, name) for name in self.__slots__ if name != "headers"}
+        if self.player_target is not None:
+            player = {name: value for name, value in self.player_target.items() if name != "headers"}
+            found["player_target"] = player | {"server": shown(player["server"])}
+        return found | {"server": self.shown_server()}
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes this run this run: two commands that differ in nothing else share a folder."""
-        hidden = {*self.FREE, "headers", "server"}
+        hidden = {*self.FREE, *(name for name in self._LATER if getattr(self, name) == _usual(name))}
         if self.command == "eval":
             hidden.remove("concurrency")
-        return {
-            "server": self.shown_server(),
-            **{name: getattr(self, name) for name in self.__slots__ if name not in hidden},
-        }
+        found = {name: value for name, value in self.asked().items() if name not in hidden}
+        return {"server": found.pop("server"), **found}
+
+    def for_player(self) -> "RunConfig":
+        """The same with whom the player's lines are asked from in the place of the NPC's server."""
+        if self.player_target is None:
+            return self
+        usual = {name: _usual(name) for name in self.OF_A_TARGET if name != "timeout"}
+        return replace(self, **usual | dict(self.player_target))
 
     def shown_server(self) -> str:
-        """The server without a user name, a password or a query that may stand in its address."""
-        scheme, found, rest = self.server.partition("?")[0].partition("#")[0].rpartition("://")
-        host, slash, path = rest.partition("/")
-        return scheme + found + host.rpartition("@")[2] + slash + path
+        return shown(self.server)
+
+
+def _usual(name: str) -> Any:
+    return next(one.default for one in fields(RunConfig) if one.name == name)
+
+
+def shown(server: str) -> str:
+    """The server without a user name, a password or a query that may stand in its address."""
+    scheme, found, rest = server.partition("?")[0].partition("#")[0].rpartition("://")
+    host, slash, path = rest.partition("/")
+    return scheme + found + host.rpartition("@")[2] + slash + path

@@ -1,9 +1,10 @@
 """The configs of a dataset as Parquet: what a trainer takes as it stands.
 
-    sft          prompt, completion                        every reply that was kept
-    preference   prompt, chosen, rejected, kind, margin    pairs (see pairs.py)
-    kto          prompt, completion, label                 kept ones, and those that a scorer dropped
-    rejected     the same as sft, with filter, reason, evidence
+    sft             prompt, completion                        every reply that was kept
+    conversations   messages, turns                           conversations of several turns, each up to its first flaw
+    preference      prompt, chosen, rejected, kind, margin    pairs (see pairs.py)
+    kto             prompt, completion, label                 kept ones, and those that a scorer dropped
+    rejected        the same as sft, with filter, reason, evidence
 
 Prompts and completions are lists of {role, content}, TRL's conversational format, or texts where the training prompt is one. The
 other columns say where a row comes from and how it scored.
@@ -12,7 +13,7 @@ Rows wait in a file of their own until all are judged; then each batch goes to w
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.criteria import DUPLICATE, LIMITS
 from pipeline.curate import Candidates
 from pipeline.pairs import Pair
 from pipeline.records import Turn
@@ -36,24 +38,32 @@ _PROVENANCE: list[tuple[str, pa.DataType]] = [
     ("scenario_id", pa.string()),
     ("category", pa.string()),
     ("sample", pa.int32()),
+    ("turn", pa.int32()),
     ("template", pa.string()),
     ("model", pa.string()),
     ("seed", pa.int64()),
 ]
 _BATCH = 4096
-CONFIGS = ("sft", "preference", "kto", "rejected")
+CONFIGS = ("sft", "conversations", "preference", "kto", "rejected")
+_NO_FLAW = (DUPLICATE, *LIMITS)  # why a reply of a whole conversation need not leave
 
 Counts = dict[str, dict[str, int]]
 
 
 class Rows:
-    """Makes rows of replies, one after another, and hands them over in columns. What becomes of them is not known yet."""
+    """Makes rows of replies, one after another, and hands them over in columns. What becomes of them is not known yet.
 
-    def __init__(self, *, model: str, training: TrainingPrompt) -> None:
+    `several`: their conversations may have several turns, and want to be put together again.
+    """
+
+    def __init__(self, *, model: str, training: TrainingPrompt, several: bool = False) -> None:
         self._model, self._training = model, training
         self._rows: list[tuple[Any, ...]] = []
         self.side = pa.string() if training.is_text else _MESSAGES
-        self.schema = pa.schema([("prompt", self.side), ("completion", self.side), *_PROVENANCE])
+        # A text does not say which of its words are the player's, who is not to be learned from.
+        self.several = several and not training.is_text
+        more = [("said", _MESSAGES)] if self.several else []
+        self.schema = pa.schema([("prompt", self.side), ("completion", self.side), *_PROVENANCE, *more])
 
     def add(self, turn: Turn, prompt: Side) -> None:
         item, request = turn.item, turn.request
@@ -61,8 +71,9 @@ class Rows:
         self._rows.append(
             (
                 *(prompt, self._training.completion(prompt, turn.text)),
-                *(item.item_id, item.npc.id, item.scenario_id, item.category, item.sample, item.template),
-                *(self._model, request.config.seed),
+                *(item.item_id, item.npc.id, item.scenario_id, item.category, item.sample, turn.number),
+                *(item.template, self._model, request.config.seed),
+                *((self._training.said(turn, prompt) if prompt else [],) if self.several else ()),
             )
         )
 
@@ -78,7 +89,7 @@ class Waiting:
     """The rows of all candidates, until they are judged."""
 
     def __init__(self, folder: Path, rows: Rows, training: TrainingPrompt) -> None:
-        self._side, self._training = rows.side, training
+        self._side, self._several, self._training = rows.side, rows.several, training
         self._path = folder / "waiting.parquet"
         self._table = TableWriter(self._path, rows.schema, keep_empty=True)
 
@@ -118,8 +129,14 @@ class Waiting:
                 tables[config, split].write(batch)
                 counts[config][split] += batch.num_rows
 
+            talks = _Conversations(candidates)
             for number, batch in enumerate(pq.ParquetFile(self._path).iter_batches(_BATCH)):
                 places = range(number * _BATCH, number * _BATCH + batch.num_rows)
+                if self._several:
+                    talks.add(batch, places)
+                    for name, rows in talks.take():
+                        put("conversations", name, rows)
+                    batch = batch.drop_columns(["said"])
                 batch = _with(
                     batch,
                     {
@@ -146,6 +163,9 @@ class Waiting:
                     put("kto", name, _chosen(labelled, told & (split == index)))
                     if pairs_here[0] is not None:
                         put("preference", name, _chosen(pairs_here[0], paired == index))
+            if self._several:
+                for name, rows in talks.take(whole=True):
+                    put("conversations", name, rows)
         self._path.unlink()
         return {
             config: {split: counts[config][split] for split in SPLITS if counts[config][split]}
@@ -172,6 +192,44 @@ class Waiting:
             "rejected_item_id": (pa.string(), [pair.of or None for pair in pairs]),
         }
         return _with(rows, extra, at=2), pairs
+
+
+class _Conversations:
+    """Puts the turns of each conversation together again, up to its first flaw."""
+
+    _SCHEMA = pa.schema(
+        [
+            ("messages", _MESSAGES),
+            ("turns", pa.int32()),
+            *(one for one in _PROVENANCE if one[0] not in ("turn", "seed")),
+        ]
+    )
+
+    def __init__(self, candidates: Candidates) -> None:
+        self._candidates = candidates
+        self._rows: list[tuple[str, dict[str, Any]]] = []  # with their splits, in the order of the plan
+        self._flawed = False
+
+    def add(self, batch: pa.RecordBatch, places: range) -> None:
+        for place, row in zip(places, batch.to_pylist(), strict=True):
+            drop = self._candidates.drops.get(place)
+            self._flawed = (self._flawed and row["turn"] > 0) or (drop is not None and drop.filter not in _NO_FLAW)
+            if self._flawed:
+                continue
+            if row["turn"] == 0:
+                self._rows.append((self._candidates.splits[place], {**row, "messages": [], "turns": 0}))
+            talk = self._rows[-1][1]
+            talk["messages"] += row["said"] + row["completion"]
+            talk["turns"] += 1
+
+    def take(self, *, whole: bool = False) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """Rows by split; the last conversation may go on unless all is `whole`."""
+        end = len(self._rows) if whole else max(len(self._rows) - 1, 0)
+        ready, self._rows = self._rows[:end], self._rows[end:]
+        for split in SPLITS:
+            rows = [row for of, row in ready if of == split]
+            columns = [column([row[one.name] for row in rows], one.type) for one in self._SCHEMA]
+            yield split, pa.RecordBatch.from_arrays(columns, schema=self._SCHEMA)
 
 
 def _rejected(batch: pa.RecordBatch, drops: Sequence[Any]) -> pa.RecordBatch:

@@ -45,6 +45,7 @@ def configure(command: str, options: dict[str, Any], *, stream: bool) -> tuple["
     )
     if command == "eval":
         config = replace(_of_evaluation(config, options), concurrency=config.concurrency or 1)
+    config = with_player(config, options["player_server"])
     _check(config)
     name = f"{command}-{digest(config.fingerprint())[:8]}"
     return config, Path(options["out"]) if options["out"] else RUNS / name
@@ -69,6 +70,7 @@ def _of_evaluation(config: "RunConfig", options: dict[str, Any]) -> "RunConfig":
         scenarios=options["scenarios"] or suite.scenarios,
         per_persona=config.per_persona if "per_persona" in written else suite.per_persona,
         samples=config.samples if "samples" in written else suite.repeats,
+        turns=config.turns if "turns" in written else suite.turns,
         settings=(*suite.settings, *config.settings),
         scorers=tuple(dict.fromkeys((*suite.own, *config.scorers))),
         gates=(*suite.gates, *config.gates),
@@ -92,6 +94,7 @@ def _held_out(config: "RunConfig", path: Path) -> "RunConfig":
         personas=str(folder.inputs.personas),
         scenarios=str(folder.inputs.scenarios),
         held_out=by,
+        turns=config.turns if "turns" in given() else folder.manifest().get("asked", {}).get("turns", 1),
         selected_on=selected_on(path),
     )
 
@@ -237,6 +240,8 @@ def _check(config: "RunConfig") -> None:
         arms = click.get_current_context().params.get("arms") or ()
         for gate in config.gates:
             parse_gate(gate, known, [arm.partition(":")[0] for arm in arms])
+    if config.player is not None and config.turns in (None, 1):
+        raise ConfigError("--player needs --turns N, from 2 on: how many replies a conversation has at most.")
     if config.max_cost is not None and config.price is None:
         raise ConfigError(
             "--max-cost needs a --price, to know what a reply costs: --price IN,OUT for a million tokens."
@@ -248,12 +253,13 @@ _TRAINED_ON = "trained-on"
 _ARM = "pipeline.configure.arm"  # where click keeps what belongs to us
 _OF_AN_ARM = (
     "server", "dialect", "model", "model_path", "lora", "prompts", "template", "format", "system", "max_tokens",
-    "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "concurrency", "timeout", "insecure",
+    "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "concurrency", "timeout", "insecure", "window",
+    "window_tokens",
 )  # fmt: skip
 _LIMITS = ("max_per_prompt", "max_per_persona", "max_per_scenario")
 _PASSED_ON = (
     "prompts", "template", "samples", "per_persona", "limit", "top_p", "top_k", "min_p", "repeat_penalty", "seed",
-    "max_cost", "strict",
+    "max_cost", "strict", "turns", "player", "window", "window_tokens",
 )  # fmt: skip
 _OF_A_TARGET = (
     "dialect", "model", "concurrency", "timeout", "insecure", "system", "format", "price", "requests_per_minute",
@@ -281,6 +287,29 @@ def server_options(options: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name in _OF_A_TARGET if (value := getattr(target, name)) is not None}
     written = {name: options[name] for name in given() if name in _OF_A_TARGET}
     return found | kept | written | {"server": target.url, "key_variable": target.key or "LLM_API_KEY"}
+
+
+def with_player(config: "RunConfig", server: str | None) -> "RunConfig":
+    """With who plays the player. A key goes to its own server only: another one's has to be named in pipeline.toml."""
+    from dataclasses import replace
+
+    from pipeline.project import named_target
+
+    if server is None:
+        return config
+    if server == config.server == "embedded" and config.model_path is None:
+        return replace(config, player=config.player or "player/default")
+    found: dict[str, Any] = {"server": server, "key_variable": ""}
+    if server != "embedded" and (target := named_target(server, "--player-server")) is not None:
+        kept = {name: value for name in _OF_A_TARGET if (value := getattr(target, name)) is not None}
+        found = kept | {"server": target.url, "key_variable": target.key or ""}
+    elif _origin(server) == _origin(config.server):
+        found |= {"key_variable": config.key_variable, "headers": config.headers}
+    return replace(config, player=config.player or "player/default", player_target=found)
+
+
+def _origin(server: str) -> str:
+    return server.rpartition("://")[2].partition("/")[0].rpartition("@")[2]
 
 
 def import_config(options: dict[str, Any]) -> "RunConfig":

@@ -33,6 +33,7 @@ _PASSING = {"min": 0.5}  # of a user's own scorer that says nothing else
 _SECTIONS = ("duplicates", "selection", "preference")
 # Filters that are no scorers.
 UNTRAINABLE = "train_prompt"  # of what the training prompt cannot be rendered for
+AFTER_FLAW = "after_flaw"  # of what follows, in a conversation, on a reply that was dropped for a flaw
 DUPLICATE = "duplicate"
 LIMITS = ("max_per_prompt", "max_per_persona", "max_per_scenario")
 _LEAST_ALIKE = 0.5  # what dedup.py can tell

@@ -1,10 +1,12 @@
 """Keep or drop, and why: a funnel of named filters over the replies of a run.
 
-    the scorers' bounds, in their order  ->  duplicate  ->  max_per_prompt  ->  max_per_persona  ->  max_per_scenario
+    the scorers' bounds, in their order  ->  after_flaw  ->  duplicate  ->  max_per_prompt  ->  max_per_persona  ->  max_per_scenario
 
 The first that fails names the reason. A score that is not applicable drops nothing. What is dropped is kept elsewhere, with
 filter, reason and evidence: an author must be able to see what a filter costs. Of replies that say nearly the same, and
 where only so many may stay, the best do: by the product of their scores, and among equals by a hash, never by who came first.
+
+A conversation counts up to its first flaw: what an NPC says after it answers for what it should not have said.
 """
 
 import math
@@ -17,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.criteria import DUPLICATE, LIMITS, Bounds, Criteria
+from pipeline.criteria import AFTER_FLAW, DUPLICATE, LIMITS, Bounds, Criteria
 from pipeline.dedup import NearDuplicates
 from pipeline.plan import CONTRAST
-from pipeline.records import Score
+from pipeline.records import Score, reply_id
 from pipeline.scored import Batch
 from pipeline.splits import TRAIN
 
@@ -51,14 +53,16 @@ class Texts(Sequence[str]):
 
 @dataclass(slots=True)
 class Candidates:
-    """The scored replies of a run, in the order of the plan. Replies to one `prompt` are siblings, and stand together."""
+    """The scored replies of a run, in the order of the plan. Replies to one `prompt` are siblings: the first ones of several
+    conversations between the same two. `turns` are their numbers in the conversation."""
 
-    item_ids: Sequence[str]
+    item_ids: Sequence[str]  # of replies: see `records.reply_id`
     texts: Sequence[str]
     personas: list[str]
     scenarios: list[str]
     splits: list[str]
     prompts: "array[int]"
+    turns: "array[int]"
     quality: "array[float]"
     drops: dict[int, Drop]  # by place
     scorers: frozenset[str]  # names of filters that judge a reply by itself, and not by what else is there
@@ -66,13 +70,13 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def siblings(self) -> Iterator[range]:
-        """The places of the replies to each prompt."""
-        start = 0
-        for place in range(1, len(self) + 1):
-            if place == len(self) or self.prompts[place] != self.prompts[start]:
-                yield range(start, place)
-                start = place
+    def siblings(self) -> Iterator[Sequence[int]]:
+        """The places of the replies to each prompt, which is that of the first turns of conversations between the same two."""
+        order = np.argsort(np.frombuffer(self.prompts, np.int64), kind="stable") if self.prompts else np.empty(0, int)
+        numbers = np.asarray(self.prompts, np.int64)[order]
+        for places in np.split(order, np.flatnonzero(np.diff(numbers)) + 1):
+            if len(places):
+                yield places.tolist()
 
     def ranked(self) -> list[int]:
         """The places of what is kept so far, the best first."""
@@ -85,10 +89,12 @@ class Curator:
 
     def __init__(self, criteria: Criteria) -> None:
         self._criteria = criteria
-        self._prompt: tuple[str, str] | None = None
+        self._pair: tuple[str, str] | None = None  # persona and scenario
+        self._first = 0  # the prompt that their conversations begin with
+        self._prompts = 0  # how many there are
         self._ids, self._texts = Texts(), Texts()
         self.candidates = Candidates(
-            self._ids, self._texts, [], [], [], array("q"), array("d"), {}, frozenset(criteria.filters)
+            self._ids, self._texts, [], [], [], array("q"), array("q"), array("d"), {}, frozenset(criteria.filters)
         )
         self.contrast: dict[int, str] = {}  # what was said without the persona, by prompt
         self.values: dict[str, array[float]] = {}  # by scorer; NaN: not applicable
@@ -101,27 +107,33 @@ class Curator:
         found.splits.extend(splits)
         scored = set(batch.scored.tolist())
         rows = (
-            batch.replies.column(name).to_pylist() for name in ("item_id", "persona_id", "scenario_id", "arm", "reply")
+            batch.replies.column(name).to_pylist()
+            for name in ("item_id", "turn", "persona_id", "scenario_id", "arm", "reply")
         )
-        for row, (item_id, persona, scenario, arm, reply) in enumerate(zip(*rows, strict=True)):
-            same = (persona, scenario) == self._prompt
+        for row, (item_id, turn, persona, scenario, arm, reply) in enumerate(zip(*rows, strict=True)):
+            same = (persona, scenario) == self._pair
             if row not in scored:
                 # What was said without the persona comes after the replies to the same prompt.
                 if same and arm == CONTRAST and reply is not None and reply.strip():
-                    self.contrast[found.prompts[-1]] = reply
+                    self.contrast[self._first] = reply
                 continue
             if same:
                 # Equal texts side by side in memory are one: there are as many ids as replies otherwise.
                 persona, scenario = found.personas[-1], found.scenarios[-1]
-                found.prompts.append(found.prompts[-1])
             else:
-                self._prompt = (persona, scenario)
-                found.prompts.append(found.prompts[-1] + 1 if found.prompts else 0)
-            self._ids.append(item_id)
+                self._pair, self._first = (persona, scenario), self._new_prompt()
+            # Later in a conversation everybody has a history of its own, and no siblings.
+            found.prompts.append(self._new_prompt() if turn else self._first)
+            found.turns.append(turn)
+            self._ids.append(reply_id(item_id, turn))
             self._texts.append(reply)
             found.personas.append(persona)
             found.scenarios.append(scenario)
         self._judge_all(first, batch)
+
+    def _new_prompt(self) -> int:
+        self._prompts += 1
+        return self._prompts - 1
 
     def _judge_all(self, first: int, batch: Batch) -> None:
         """By the scorers' bounds, in their order."""
@@ -141,6 +153,7 @@ class Curator:
         found = self.candidates
         for place, scores in enumerate(of_run):
             self._judge(place, scores)
+        self._drop_after_flaws()
         found.quality.extend(self._quality())
         self._drop_duplicates()
         self._drop_beyond_limits()
@@ -165,6 +178,15 @@ class Curator:
             product *= np.nan_to_num(self._criteria.filters[name].goodness(np.frombuffer(values)), nan=1.0)
         quality: list[float] = product.tolist()
         return quality
+
+    def _drop_after_flaws(self) -> None:
+        found = self.candidates
+        flaw: Drop | None = None
+        for place, turn in enumerate(found.turns):
+            flaw = found.drops.get(place, flaw if turn else None)
+            if flaw is not None and place not in found.drops:
+                why = f"an earlier reply of this conversation was dropped by {flaw.filter}"
+                found.drops[place] = Drop(AFTER_FLAW, why, flaw.evidence)
 
     def _drop_duplicates(self) -> None:
         found, least = self.candidates, self._criteria.duplicates

@@ -20,8 +20,9 @@ import yaml
 from pipeline.autolimit import Change
 from pipeline.card import write_card
 from pipeline.changes import Before, Changes, changes
+from pipeline.config import RunConfig
 from pipeline.configs import Waiting
-from pipeline.criteria import DUPLICATE, LIMITS, TRAINING_PROMPT, UNTRAINABLE, Criteria, load_criteria
+from pipeline.criteria import AFTER_FLAW, DUPLICATE, LIMITS, TRAINING_PROMPT, UNTRAINABLE, Criteria, load_criteria
 from pipeline.curate import Candidates, Curator, Drop
 from pipeline.diversity import Diversity, diversity
 from pipeline.judging import judged, rows_of
@@ -41,7 +42,8 @@ from pipeline.training import TrainingPrompt
 class Made:
     """What became of a run's replies. `dropped` has a count for every filter, in their order; `examples` one drop of each."""
 
-    asked: int = 0
+    config: RunConfig
+    asked: int = 0  # replies: one a turn
     answered: int = 0
     failed: int = 0
     missing: int = 0  # not asked yet: the run was interrupted
@@ -61,9 +63,9 @@ class Made:
     training: str = ""
     notes: list[str] = field(default_factory=list)
     load: Load = field(default_factory=Load)
-    price: tuple[float, float] | None = None
     at_a_time: int | str = "auto"
     limits: list[Change] = field(default_factory=list)
+    ended: Counter[str] = field(default_factory=Counter)  # conversations, by why they did; see ending.py
     changes: Changes | None = None  # against the dataset that was there before
 
     def summary(self) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class Made:
             "answered": self.answered,
             "failed": self.failed,
             "missing": self.missing,
+            "ended": dict(self.ended.most_common()),
             "open": self.open,
             "contrast": self.contrast,
             "kept": self.kept,
@@ -103,7 +106,7 @@ class Made:
             else None,
             "client_bound": self.load.client_bound(),
             "concurrency": {"asked": self.at_a_time, "history": [change._asdict() for change in self.limits]},
-            "tokens": self.load.tokens(self.price),
+            "tokens": self.load.tokens(self.config),
         }
 
 
@@ -117,9 +120,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     config, folder = produced.config, produced.folder
     criteria = load_criteria(config.settings, config.scorers)
     training = TrainingPrompt(config, Templates(config.prompts))
-    made = Made(
-        asked=produced.count.items, at_a_time=produced.target.at_a_time, price=config.price, training=training.name
-    )
+    made = Made(config=config, at_a_time=produced.target.at_a_time, training=training.name)
     restore_folder(folder.dataset)
     before = Before(folder.dataset)
     split, note = _splitter(folder, config.split_by, produced.count.personas)
@@ -161,6 +162,8 @@ def making_dataset(produced: Produced) -> Steps[Made]:
 def _count(made: Made, replies: pa.RecordBatch) -> None:
     """What came of the asking."""
     outcomes = Counter(replies.column("outcome").to_pylist())
+    made.asked += len(replies)
+    made.ended.update(replies.column("ended").drop_null().to_pylist())
     made.answered += outcomes["reply"] + outcomes["empty"]
     made.failed += outcomes["error"] + outcomes["open"]
     made.missing += outcomes["missing"]
@@ -175,7 +178,7 @@ def _count(made: Made, replies: pa.RecordBatch) -> None:
 
 def _tell(made: Made, candidates: Candidates, criteria: Criteria, tokens: "array[int]") -> None:
     """What the candidates' fate adds up to."""
-    order = (UNTRAINABLE, *criteria.filters, DUPLICATE, *LIMITS)
+    order = (UNTRAINABLE, *criteria.filters, AFTER_FLAW, DUPLICATE, *LIMITS)
     dropped = Counter(drop.filter for drop in candidates.drops.values())
     made.dropped = {name: dropped[name] for name in order}
     for place, drop in sorted(candidates.drops.items()):

@@ -12,8 +12,8 @@ from pipeline.config import RunConfig
 from pipeline.dialects import dialect_named
 from pipeline.embedded import slots
 from pipeline.models import DEMO_NAME, DEMO_STOP
+from pipeline.prepare import Watcher, make_script, prepare
 from pipeline.probe import base_url
-from pipeline.produce import Watcher, make_script, prepare
 from pipeline.progress import duration, printable
 from pipeline.records import Usage
 from pipeline.runfolder import Inputs
@@ -48,12 +48,17 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
         prepared = prepare(config, Inputs(Path(scratch)), watch)
         script = make_script(config, target, prepared.templates)
         asks = []
+        tokens = replies = said = 0  # of the sampled conversations; `said` by a simulated player
         for place, item in enumerate(islice(prepared.plan, _SAMPLED)):
             with contextlib.suppress(TemplateFailed):  # which costs the run that row, too
                 asks.append(script.ask(item, place))
-    tokens = sum(ask.request.about_tokens for ask in asks)
-    requests = prepared.count.items
-    prompt_tokens = round(requests * tokens / max(len(asks), 1))
+                turns = script.most(item)
+                replies, said = replies + turns, said + max(0, turns - len(item.lines))
+                exchanges = sum(min(number, config.window // 2) for number in range(turns))
+                tokens += turns * asks[-1].request.about_tokens + exchanges * 2 * config.max_tokens
+    each = prepared.count.items / max(len(asks), 1)
+    requests = round(each * (replies + said))
+    prompt_tokens = round(requests * tokens / max(replies, 1))  # those of the player are about as long
     completion_tokens = requests * config.max_tokens
     reading, writing = _EMBEDDED if embedded else _SERVER
     most = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
@@ -71,7 +76,8 @@ def dry_run(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
         "first_requests": shown,
     }
     lines = [
-        f"{summary['personas']} personas, {summary['scenarios']} scenarios: {requests} requests to {config.shown_server()}",
+        f"{summary['personas']} personas, {summary['scenarios']} scenarios: {requests} requests to {config.shown_server()}"
+        + (f" at most, in {prepared.count.items} conversations" if replies > len(asks) else ""),
         f"{prepared.count.unfit} pairs left out, where a persona lacks a field that the scenario needs",
         f"about {prompt_tokens} prompt tokens (at four characters each), at most {completion_tokens} completion tokens",
         f"at most about {duration(seconds)}, if one reply is written at {writing:g} tokens/s and read at {reading:g}, "

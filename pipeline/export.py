@@ -1,12 +1,12 @@
 """The dataset as files that a trainer reads, with the trainer's own configuration beside them.
 
-    RUN/export/<format>/<config>.<split>.jsonl      sft, preference, kto; the splits that the dataset has
+    RUN/export/<format>/<config>.<split>.jsonl      sft, conversations, preference, kto; the splits that the dataset has
     RUN/export/<format>/README.md                   how to train on them; for LLaMA-Factory also dataset_info.json
     RUN/export/<format>/export.json                 what was written, and what was left out: the mark of an export
 
 What the formats are, as the trainers' own documents and sources have it:
 
-* trl            huggingface.co/docs/trl/dataset_formats (1.16): prompt-completion, preference with an explicit prompt and
+* trl            huggingface.co/docs/trl/dataset_formats (1.16): prompt-completion, language modeling, preference with an explicit prompt and
                  unpaired preference, each conversational (lists of {role, content}) or standard (strings)
 * axolotl        docs.axolotl.ai, dataset-formats/conversation (`chat_template`, `message_field_training`), dataset-formats
                  (custom instruct), rlhf (`chat_template.default`, `user_defined`; KTO `chatml.argilla_chat`); source of 0.19
@@ -28,11 +28,13 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.runfolder import replace_folder
-from pipeline.splits import SPLITS, TRAIN
+from pipeline.splits import SPLITS
+from pipeline.trainers import guide
 
 FORMATS = ("trl", "axolotl", "llamafactory", "sharegpt")
 COLUMNS = {
     "sft": ("prompt", "completion"),
+    "conversations": ("messages",),
     "preference": ("prompt", "chosen", "rejected"),
     "kto": ("prompt", "completion", "label"),
 }
@@ -194,7 +196,8 @@ def _trl(config: str, kind: str, row: Row) -> Row:
 
 
 def _axolotl(config: str, kind: str, row: Row) -> Row:
-    """SFT says of each message whether to train on it: only the last. An NPC's earlier lines stand in the rows of their own.
+    """SFT says of each message whether to train on it: only the last, as an NPC's earlier lines stand in rows of their own; of
+    a conversation, all that the NPC says.
 
     Pairs: axolotl looks for the reply's text in the rendered template and cuts there. White space around it, which many
     templates take away, and an empty reply would make it cut somewhere else.
@@ -203,9 +206,11 @@ def _axolotl(config: str, kind: str, row: Row) -> Row:
         if not row["prompt"]:
             raise Unfit("with an empty prompt")  # axolotl ends the whole training
         return {name: _not_empty(value) if name in _REPLIES else value for name, value in row.items()}
-    prompt = row["prompt"]
+    prompt = row["messages"] if config == "conversations" else row["prompt"]
     if not prompt or any(m["role"] not in _SHAREGPT for m in prompt):
         raise Unfit("with a role other than system, user and assistant")
+    if config == "conversations":
+        return {"messages": [{**m, "train": m["role"] == "assistant"} for m in prompt]}
     if config == "preference":
         sides = {name: _reply(row[name]) for name in ("chosen", "rejected")}
         return {"messages": prompt, **{n: m | {"content": m["content"].strip()} for n, m in sides.items()}}
@@ -222,6 +227,9 @@ def _llamafactory(config: str, kind: str, row: Row) -> Row:
     if kind == "text":
         names = {"prompt": "instruction", "completion": "output"}
         return {names.get(n, n): _not_empty(value) if n in _REPLIES else value for n, value in row.items()}
+    if config == "conversations":
+        *prompt, last = row["messages"] or [{"role": ""}]
+        return {"messages": [*_alternating(prompt), _reply([last])]}
     prompt = _alternating(row["prompt"])
     if config == "preference":
         return {"messages": prompt, "chosen": _reply(row["chosen"]), "rejected": _reply(row["rejected"])}
@@ -270,98 +278,12 @@ def _alternating(prompt: list[Message]) -> list[Message]:
     return prompt
 
 
-_TRAINERS = {"sft": "SFT", "preference": "DPO", "kto": "KTO"}
-_RUN = {
-    "trl": 'Run in this folder, as Python, with `pip install "trl>=1.16"`; `MODEL` is a hub id or a folder.',
-    "axolotl": "The part of an axolotl configuration that says what to train on, for `axolotl train` in this folder. Prepared "
-    "data is kept in `.prepared` because axolotl finds it again by the file's name, whatever is in it by then.",
-    "llamafactory": "`dataset_info.json` describes the files. Save as YAML here, and run in this folder with "
-    "`llamafactory-cli train FILE.yaml model_name_or_path=MODEL output_dir=WHERE`.",
-    "sharegpt": "`conversations` of `from` (system, human, gpt) and `value`; pairs have `chosen` and `rejected` of the same, and "
-    "KTO a `label`. LLaMA-Factory: `formatting: sharegpt` with its default tags. axolotl: `type: chat_template`, "
-    "`field_messages: conversations`, `message_property_mappings: {role: from, content: value}`.",
-}
-_TRL = """\
-from datasets import load_dataset
-from trl import {trainer}Config, {trainer}Trainer
-
-data = load_dataset("json", data_files={files})
-args = {trainer}Config(output_dir="../npc-{stage}", max_length=2048{more})
-{trainer}Trainer("MODEL", args=args, train_dataset=data.pop("train"), eval_dataset=dict(data) or None).train()
-"""
-_AXOLOTL = {
-    "sft chat": "type: chat_template, message_field_training: train, roles_to_train: [], train_on_eos: turn",
-    "sft text": 'type: {field_instruction: prompt, field_output: completion, format: "{instruction}", '
-    'no_input_format: "{instruction}"}',
-    "preference chat": "type: chat_template.default",
-    "preference text": "type: {field_prompt: prompt, field_chosen: chosen, field_rejected: rejected}",
-    "kto chat": "type: chatml.argilla_chat",
-    "kto text": "type: {field_prompt: prompt, field_completion: completion, field_label: label}",
-}
-_NOTES = {
-    "axolotl kto chat": "The type is that of models with ChatML's tokens; for those with Llama 3's it is "
-    "`llama3.argilla_chat`. axolotl has no type for others; TRL has. axolotl 0.19 reads whole conversations, some older ones only two messages.",
-    "llamafactory sft text": "The template `fewshot` adds nothing before the reply and ends it with two line feeds.",
-}
-
-
 def _write_settings(folder: Path, kinds: dict[str, str], result: ExportResult) -> None:
-    texts: dict[str, str] = {}
-    info: dict[str, Row] = {}
-    parts = [f"# NPC replies for {result.format}\n\n{_RUN[result.format]}\n"]
-    for config, kind in kinds.items():
-        files = {split: name for split in SPLITS if (name := f"{config}.{split}.jsonl") in result.rows}
-        info |= {f"npc_{config}_{split}": _described(config, kind, name) for split, name in files.items()}
-        if TRAIN in files and result.format != "sharegpt":
-            language, snippet = _snippet(result.format, config, kind, files)
-            note = _NOTES.get(f"{result.format} {config} {kind}", "")
-            parts += [f"## {_TRAINERS[config]}\n\n```{language}\n{snippet}```\n", f"{note}\n" if note else ""]
-    parts.append(
-        "## Rows\n\n| file | rows |\n| --- | --- |\n" + "".join(f"| {n} | {c} |\n" for n, c in result.rows.items())
-    )
-    parts += [f"{name}: left out {n} {why}.\n" for name, whys in result.skipped.items() for why, n in whys.items()]
-    texts["README.md"] = "\n".join(part for part in parts if part)
-    if result.format == "llamafactory":
-        texts["dataset_info.json"] = json.dumps(info, indent=2) + "\n"
+    texts = guide(result.format, kinds, result.rows, result.skipped)
     mark = {"made_by": _MADE_BY, "format": result.format, "files": sorted([*texts, *result.rows, MARK])}
     texts[MARK] = json.dumps(mark | {"rows": result.rows, "skipped": result.skipped}, indent=2) + "\n"
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8", newline="\n")
-
-
-def _snippet(format: str, config: str, kind: str, files: dict[str, str]) -> tuple[str, str]:
-    """The language and the text of what a person pastes to train on a config."""
-    trainer = _TRAINERS[config]
-    tests = {split: name for split, name in files.items() if split != TRAIN}
-    if format == "trl":
-        more = ', eval_strategy="epoch"' if tests else ""
-        return "python", _TRL.format(trainer=trainer, stage=trainer.lower(), files=json.dumps(files), more=more)
-    if format == "llamafactory":
-        names = ",".join(f"npc_{config}_{split}" for split in tests)
-        lines = [f"stage: {trainer.lower()}", "do_train: true", "dataset_dir: .", f"dataset: npc_{config}_{TRAIN}"]
-        lines += [f"eval_dataset: {names}", "eval_strategy: epoch"] if names else []
-        lines += ["template: fewshot"] if kind == "text" else []
-        lines += ["mask_history: true"] if config == "sft" else []  # an NPC's earlier lines have rows of their own
-        return "yaml", "\n".join([*lines, "cutoff_len: 2048", "finetuning_type: lora", ""])
-    lines = {"sft": [], "preference": ["rl: dpo"], "kto": ["rl: kto", "remove_unused_columns: false"]}[config]
-    for key, some in {"datasets": {TRAIN: files[TRAIN]}, "test_datasets": tests}.items():
-        lines += [f"{key}:"] if some else []
-        lines += [
-            f"  - {{path: {n}, ds_type: json, split: train, {_AXOLOTL[f'{config} {kind}']}}}" for n in some.values()
-        ]
-    return "yaml", "\n".join([*lines, "dataset_prepared_path: .prepared", ""])
-
-
-def _described(config: str, kind: str, name: str) -> Row:
-    """The entry in LLaMA-Factory's dataset_info.json; `tags` are those of its "OpenAI format"."""
-    columns = {} if config == "preference" or kind == "chat" else {"response": "output"}
-    columns |= {"preference": {"chosen": "chosen", "rejected": "rejected"}, "kto": {"kto_tag": "label"}}.get(config, {})
-    entry: Row = {"file_name": name, "ranking": True} if config == "preference" else {"file_name": name}
-    if kind == "text":
-        return entry | {"formatting": "alpaca", "columns": {"prompt": "instruction", **columns}}
-    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-    columns = {"messages": "messages", **columns}
-    return entry | {"formatting": "sharegpt", "columns": columns, "tags": tags | {"system_tag": "system"}}
 
 
 def _check_ours(folder: Path, shown: Path) -> None:

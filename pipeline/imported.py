@@ -17,7 +17,7 @@ from pipeline.journal import Journal
 from pipeline.personas.conversations import Cast, Conversation, conversations_of
 from pipeline.personas.load import Checked, written_aside
 from pipeline.plan import Count, Recorded
-from pipeline.produce import Prepared, Watcher, make_script, manifest, report
+from pipeline.prepare import Prepared, Watcher, make_script, manifest, report
 from pipeline.records import Attempt, Timing, digest
 from pipeline.runfolder import Inputs, RunFolder, now
 from pipeline.target import Target

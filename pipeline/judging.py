@@ -134,9 +134,8 @@ class _Child:
 
     def __init__(self, produced: Produced, split: Splitter, share: int, number: int) -> None:
         config = produced.config
-        asked = {**config.fingerprint(), **{name: getattr(config, name) for name in config.FREE}}
         self._order = {
-            **{"run": str(produced.folder.path), "asked": asked},
+            **{"run": str(produced.folder.path), "asked": config.asked()},
             **{"split_by": split.by, "share": share, "number": number},
         }
 
@@ -191,7 +190,8 @@ def _share(produced: Produced, split: Splitter, share: int, number: int) -> Iter
 
 
 def rows_of(produced: Produced, training: TrainingPrompt) -> Rows:
-    return Rows(model=produced.target.model or produced.target.identity, training=training)
+    model = produced.target.model or produced.target.identity
+    return Rows(model=model, training=training, several=produced.config.turns != 1)
 
 
 def _serve(order: dict[str, Any], pipe: IO[bytes]) -> None:

@@ -38,12 +38,22 @@ class Limiter:
             return self._held
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         (self._again if again else self._new).append(turn)
+        return await self._given(turn)
+
+    async def _given(self, turn: "asyncio.Future[int]") -> int:
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.release()  # it was given to us in the very moment we left
             raise
+
+    async def pass_on(self) -> int:
+        """Release and acquire, behind whoever waits to go on and before whoever is new."""
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._again.append(turn)
+        self.release()
+        return await self._given(turn)
 
     def release(self) -> None:
         self._held -= 1
@@ -98,8 +108,10 @@ class Slot:
         self.give_back()
 
     async def take(self) -> None:
+        """A slot that is held already is for the next request of the same: see `Limiter.pass_on`."""
         start = time.perf_counter()
-        self._flying = await self._limiter.acquire(again=self._was_held)
+        held, self._held = self._held, False
+        self._flying = await (self._limiter.pass_on() if held else self._limiter.acquire(again=self._was_held))
         self._held = self._was_held = True
         self.taken = time.perf_counter()
         self.waited += self.taken - start

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 
-class _PerPersona(click.ParamType[int | None]):
+class _OrAll(click.ParamType[int | None]):
     name = "N|all"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
@@ -168,9 +168,34 @@ def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None
             help="Replies per line.",
         ),
         click.option(
-            "--per-persona", type=_PerPersona(), default=str(per_persona), show_default=True, help="Scenarios for each."
+            "--per-persona", type=_OrAll(), default=str(per_persona), show_default=True, help="Scenarios for each."
         ),
         click.option("--limit", type=click.IntRange(min=1), help="Ask for the first so many only."),
+        click.option(
+            "--turns",
+            type=_OrAll(),
+            default="1" if auto else None,
+            help="Replies of a conversation at most; all: one for each line of the scenario.  "
+            + ("[default: 1]" if auto else "[default: the suite's]"),
+        ),
+        click.option(
+            "--player",
+            metavar="TEMPLATE",
+            help="Where a scenario's lines end, a model plays the player on, e.g. by player/default.",
+        ),
+        click.option("--player-server", metavar="embedded|URL|NAME", help="Who plays the player.  [default: --server]"),
+        click.option(
+            "--window",
+            type=click.IntRange(1, 1000),
+            default=25,
+            show_default=True,
+            help="Messages of a conversation that are sent, the newest.",
+        ),
+        click.option(
+            "--window-tokens",
+            type=click.IntRange(min=1),
+            help="Leave more of them out where a prompt would be longer.  [default: what the context has room for]",
+        ),
         click.option("--top-p", type=_Number(0, 1)),
         click.option("--top-k", type=click.IntRange(min=0)),
         click.option("--min-p", type=_Number(0, 1)),

@@ -11,7 +11,7 @@ kinds teach what a persona is (arXiv 2511.01689); they have no margin, and each 
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
@@ -46,12 +46,12 @@ def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preferenc
         kept = [place for place in kept if candidates.texts[place].strip()]
         chosen = min(kept, key=lambda place: (-candidates.quality[place], candidates.item_ids[place]), default=-1)
         best.append(chosen)
-        if chosen >= 0:
+        if chosen >= 0 and not candidates.turns[chosen]:
             by_scenario[candidates.scenarios[chosen], candidates.splits[chosen]].append(chosen)
     for others in by_scenario.values():
         others.sort(key=candidates.item_ids.__getitem__)
     for places, chosen in zip(siblings, best, strict=True):
-        if chosen < 0:
+        if chosen < 0 or candidates.turns[chosen]:  # later in a conversation, nobody else has heard the same
             continue
         if wanted.siblings and (pair := _sibling(candidates, places, chosen, wanted.margin)):
             yield pair
@@ -63,7 +63,7 @@ def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preferenc
             yield pair
 
 
-def _sibling(candidates: Candidates, places: range, chosen: int, margin: float) -> Pair | None:
+def _sibling(candidates: Candidates, places: Sequence[int], chosen: int, margin: float) -> Pair | None:
     quality = {place: candidates.quality[place] for place in places if candidates.texts[place].strip()}
     worse = [
         place

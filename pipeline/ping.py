@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.errors import ServerError
-from pipeline.produce import Watcher, make_script
+from pipeline.prepare import Watcher, make_script
 from pipeline.progress import printable
 from pipeline.records import Attempt, Completion, Message
 from pipeline.target import connected, find_target

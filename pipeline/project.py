@@ -45,7 +45,7 @@ class Project(BaseModel):
     targets: dict[str, NamedTarget] = {}
 
 
-def named_target(server: str) -> NamedTarget | None:
+def named_target(server: str, option: str = "--server") -> NamedTarget | None:
     """The target of that name; None where `server` is an address. Raises ConfigError for a file that is not right, and for a
     word that is neither."""
     if _is_address(server):
@@ -55,7 +55,7 @@ def named_target(server: str) -> NamedTarget | None:
         return targets[server]
     known = f"It has {', '.join(targets)}." if targets else "It has no targets." if FILE.exists() else "There is none."
     raise ConfigError(
-        f"--server {server}: no address, and no [targets.{server}] in {FILE} of this folder. {known} "
+        f"{option} {server}: no address, and no [targets.{server}] in {FILE} of this folder. {known} "
         "An address looks like http://127.0.0.1:5000."
     )
 

@@ -3,7 +3,7 @@
 Ids and keys are hashes of content, never positions, so that adding a persona moves nothing else:
 
 * item id       persona, scenario, template, arm, sample: one planned conversation
-* turn id       item id, turn number, speaker: one reply inside it
+* turn id       item id, turn number, speaker: one reply inside it, or the player's line before it
 * request key   the request as it will be sent and the identity of the model: what makes an answer re-usable
 * answer key    turn id and request key: what the journal is indexed by
 * seed          run seed and turn, without the arm: two arms under comparison draw alike
@@ -11,7 +11,7 @@ Ids and keys are hashes of content, never positions, so that adding a persona mo
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import SimpleNamespace
@@ -199,9 +199,18 @@ class Attempt:
     final: bool = False  # an answer: a reply, or a refusal that would come again; not to be asked for again
 
 
+class Exchange(NamedTuple):
+    """What the player said, and what the NPC answered."""
+
+    line: str
+    reply: str
+
+
 @dataclass(frozen=True)
 class Item:
-    """One planned conversation. `npc` holds the persona's fields for templates and scorers, `lines` the player's."""
+    """One planned conversation. `npc` holds the persona's fields for templates and scorers, `lines` what the player is sure to
+    say. `goal`, `temper` and `style` are a simulated player's; `remembers` has, by the line's number from 1 on, words of
+    which one has to be in the reply."""
 
     npc: SimpleNamespace
     scenario_id: str
@@ -216,6 +225,10 @@ class Item:
     history: tuple[Message, ...] = ()
     system: str | None = None
     talk: str = ""
+    goal: str = ""
+    temper: str = ""
+    style: str = ""
+    remembers: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     @cached_property
     def item_id(self) -> str:
@@ -232,18 +245,35 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One reply of an NPC, with what a scorer may look at: the persona, the line it answers, what was sent."""
+    """One reply of an NPC, with what a scorer may look at: the persona, the line it answers, what was sent.
+
+    `number` counts from 0; `history` is what had been said before, as far as it was sent. The last turn of a conversation says
+    why it `ended` (see ending.py); "" elsewhere, and while it is open.
+    """
 
     item: Item
-    line: str
+    line: str  # "": the simulated player has not said it
     request: Request | None  # None: the template failed on this row
     completion: Completion | None  # None: no answer; `error` says why, or else nobody has asked yet
     error: str | None = None
     open: bool = False  # no answer yet, but asking (again) may bring one: resuming will
+    number: int = 0
+    history: tuple[Exchange, ...] = ()
+    ended: str = ""
+    line_usage: Usage | None = None  # what the line took, where a simulated player said it
 
     @property
     def text(self) -> str:
         return self.completion.text if self.completion else ""
+
+    @property
+    def reply_id(self) -> str:
+        """Of this reply among all; the first one of a conversation goes by the item."""
+        return reply_id(self.item.item_id, self.number)
+
+
+def reply_id(item_id: str, turn: int) -> str:
+    return f"{item_id}/{turn}" if turn else item_id
 
 
 class Score(NamedTuple):

@@ -40,15 +40,17 @@ class Run:
             raise ConfigError(f"{self._folder.replies}: gone. It is made again by: pipeline eval {self.path}")
         frame = pd.read_parquet(self._folder.replies)
         scores = pd.read_parquet(self._folder.scores)
+        reply = [name for name in ("item_id", "turn") if name in scores]  # runs of older versions have one turn
         if len(scores):
-            wide = scores.pivot(index="item_id", columns="scorer", values="value")
-            frame = frame.merge(wide.reset_index(), on="item_id", how="left")
+            wide = scores.pivot(index=reply, columns="scorer", values="value")
+            frame = frame.merge(wide.reset_index(), on=reply, how="left")
         if self._folder.dataset.is_dir():
             rejected = self._folder.dataset / "rejected" / "train.parquet"
-            dropped = pd.DataFrame({"item_id": [], "filter": []}, dtype=str)
             if rejected.exists():
-                dropped = pd.read_parquet(rejected, columns=["item_id", "filter"])
-            frame = frame.merge(dropped, on="item_id", how="left")
+                dropped = pd.read_parquet(rejected, columns=[*reply, "filter"])
+                frame = frame.merge(dropped, on=reply, how="left")
+            else:
+                frame["filter"] = pd.Series(dtype=str)
             judged = frame["reply"].notna() & (frame["arm"] != CONTRAST)
             frame["filter"] = frame["filter"].where(~judged | frame["filter"].notna(), "")
         return frame

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config import RunConfig
 from pipeline.criteria import Panel
 from pipeline.latency import busy_seconds, client_bound, tpot
 from pipeline.plan import CONTRAST
@@ -42,6 +43,7 @@ REPLIES = pa.schema(
         ("category", pa.string()),
         ("world", pa.string()),
         ("sample", pa.int32()),
+        ("turn", pa.int32()),  # from 0
         ("arm", pa.string()),  # "contrast" where the persona was left out; else empty
         ("line", pa.string()),
         ("reply", pa.string()),  # null: no answer, `error` says why
@@ -49,10 +51,13 @@ REPLIES = pa.schema(
         ("error", pa.string()),
         ("outcome", pa.string()),  # reply, empty, error, open (asking again may help) or missing (not asked yet)
         ("finish_reason", pa.string()),
+        ("ended", pa.string()),  # why the conversation did (see ending.py); null where it goes on, or is open
         ("attempts", pa.int32()),
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
         ("tokens_by", pa.string()),  # server, tokenizer or estimate
+        ("line_prompt_tokens", pa.int64()),  # of the line, where a simulated player said it
+        ("line_completion_tokens", pa.int64()),
         ("sent", pa.float64()),  # Unix time
         *((name, pa.float64()) for name in _SECONDS),
         ("reads", pa.int32()),
@@ -64,6 +69,7 @@ SCORES = pa.schema(
         ("item_id", pa.string()),
         ("persona_id", pa.string()),
         ("scenario_id", pa.string()),
+        ("turn", pa.int32()),
         ("scorer", pa.string()),
         ("value", pa.float64()),  # null: not applicable
         ("reason", pa.string()),
@@ -129,6 +135,7 @@ class Load:
     tpot: "array[float]" = field(default_factory=lambda: array("d"))
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    player: Counter[str] = field(default_factory=Counter)  # the same, of a simulated player's lines
     gap: "array[float]" = field(default_factory=lambda: array("d"))
     lag: "array[float]" = field(default_factory=lambda: array("d"))
     ttfv: "array[float]" = field(default_factory=lambda: array("d"))
@@ -147,14 +154,21 @@ class Load:
                 self.counted[source] += 1
                 self.completion_tokens += completion
                 self.prompt_tokens += prompt or 0
+        for what in ("prompt", "completion"):
+            for count in replies.column(f"line_{what}_tokens").drop_null().to_pylist():
+                self.player[what] += count
 
-    def tokens(self, price: tuple[float, float] | None) -> dict[str, Any]:
+    def tokens(self, config: RunConfig) -> dict[str, Any]:
         """For a summary: how many tokens by whose count, how fast they came in all, and what they cost (replies that came;
         nobody knows what a failed attempt was charged with)."""
         busy = self.busy()
         used = Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+        player = Usage(prompt_tokens=self.player["prompt"], completion_tokens=self.player["completion"])
+        prices = ((used, config.price), (player, config.for_player().price))
+        costs = [usage.cost(price) for usage, price in prices if price is not None]
         return {
-            **({"cost": used.cost(price)} if price is not None else {}),
+            **({"cost": sum(costs)} if costs else {}),
+            **({"player": dict(self.player)} if self.player else {}),
             "counted_by": dict(self.counted),
             "prompt": self.prompt_tokens,
             "completion": self.completion_tokens,
@@ -232,7 +246,7 @@ class Scored:
         names = tuple(self._panel.of_run)
         self._replies.close(whole=True)
         with pq.ParquetFile(self._produced.folder.replies) as table:
-            for replies in table.iter_batches(ROWS, columns=["item_id", *_SAID, "scenario_id", "arm"]):
+            for replies in table.iter_batches(ROWS, columns=["item_id", *_SAID, "scenario_id", "turn", "arm"]):
                 told = zip(
                     replies.column("arm").to_pylist(), replies.column("reply").is_null().to_pylist(), strict=True
                 )
@@ -260,7 +274,7 @@ def _scores_of(
     scorers = np.tile(np.arange(len(names), dtype=np.int32), len(scored))
     return pa.RecordBatch.from_arrays(
         [
-            *(replies.column(name).take(of) for name in ("item_id", "persona_id", "scenario_id")),
+            *(replies.column(name).take(of) for name in ("item_id", "persona_id", "scenario_id", "turn")),
             taken(names, scorers),
             column([score.value for score in scores], pa.float64()),
             column([score.reason for score in scores], pa.string()),
@@ -287,6 +301,7 @@ def _reply_row(turn: Turn) -> dict[str, object]:
         "category": item.category,
         "world": item.npc.world,
         "sample": item.sample,
+        "turn": turn.number,
         "arm": item.arm,
         "line": turn.line,
         "reply": completion.text if completion else None,
@@ -294,10 +309,13 @@ def _reply_row(turn: Turn) -> dict[str, object]:
         "error": None if completion else (turn.error or "not asked yet"),
         "outcome": _outcome(turn),
         "finish_reason": completion.finish_reason if completion else None,
+        "ended": turn.ended or None,
         "attempts": completion.attempts if completion else None,
         "prompt_tokens": completion.usage.prompt_tokens if completion else None,
         "completion_tokens": completion.usage.completion_tokens if completion else None,
         "tokens_by": completion.usage.source if completion else None,
+        "line_prompt_tokens": turn.line_usage.prompt_tokens if turn.line_usage else None,
+        "line_completion_tokens": turn.line_usage.completion_tokens if turn.line_usage else None,
         "sent": timing.sent if timing else None,
         **{name: getattr(timing, name, None) for name in _SECONDS},
         "tpot": tpot(completion) if completion else None,

@@ -23,6 +23,9 @@ def generated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
         lines[0] += f", {summary['failed']} failed"
     if summary["missing"]:
         lines[0] += f", {summary['missing']} not asked yet"
+    if (talks := sum(summary["ended"].values())) < summary["answered"]:
+        why = ", ".join(f"{count} by {name}" for name, count in summary["ended"].items())
+        lines.append(f"conversations ended: {talks}" + (f" ({why})" if why else ""))
     if summary["contrast"]:
         lines[0] += f"; {summary['contrast']} of the answers are for contrast, without their persona"
     lines += _funnel(summary)
@@ -65,7 +68,9 @@ def _dataset(summary: dict[str, Any], folder: Path) -> list[str]:
     dataset = folder / "dataset"
     if summary["kept"]:
         lines.append(f"dataset  {dataset}")
-        lines.append(f'    datasets.load_dataset("{dataset.as_posix()}", "sft")')
+        for config in ("sft", "conversations"):
+            if config in summary["configs"]:
+                lines.append(f'    datasets.load_dataset("{dataset.as_posix()}", "{config}")')
         lines.append(f"    pipeline curate {folder.as_posix()} --set ...      other criteria, without asking again")
     else:
         lines.append(f"Nothing was kept; what was dropped, and why, is in {dataset / 'rejected'}.")

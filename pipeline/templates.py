@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import jinja2
 from jinja2 import meta, nodes
@@ -34,7 +34,10 @@ from pipeline.resources import shipped
 MAX_CHARS = 1_000_000  # of one rendered message; no model's context holds more
 
 _ROLES = get_args(Role)
-_NPC_NAMES = {"npc", "player", "line", "category"}
+_NAMES = {
+    "npc": {"npc", "player", "line", "category"},
+    "player": {"npc", "player", "category", "goal", "temper", "style"},
+}
 _FORMAT_NAMES = {"npc", "player", "messages"}
 
 _RANDOM = ("random", "lipsum")
@@ -107,9 +110,10 @@ class Templates:
             self._env.filters.pop(name, None)
             self._env.globals.pop(name, None)
 
-    def prompt(self, name: str) -> "Prompt":
-        """The template `name` ("npc/default"). Raises ConfigError with file and line if there is anything wrong with it."""
-        template, chain = self._load(name, _NPC_NAMES)
+    def prompt(self, name: str, speaker: Literal["npc", "player"] = "npc") -> "Prompt":
+        """The template `name` ("npc/default") for what the speaker is to say. Raises ConfigError with file and line if there is
+        anything wrong with it."""
+        template, chain = self._load(name, _NAMES[speaker])
         order: list[str] = []
         for source, tree in reversed(chain):
             for node in tree.body:
@@ -220,7 +224,7 @@ class Templates:
 
 
 class Prompt:
-    """A compiled template: messages for one turn of one persona."""
+    """A compiled template: messages for one turn of one conversation."""
 
     def __init__(
         self,
@@ -236,13 +240,9 @@ class Prompt:
         self._rendered: dict[str, str] = {}
         self._rendered_for: tuple[object, str] = (None, "")
 
-    def render(self, item: Item, line: str) -> tuple[Message, ...]:
-        """The messages that ask for the NPC's answer to `line`. Raises TemplateFailed."""
-        values = {"npc": item.npc, "player": item.player, "line": line, "category": item.category}
-        context = self._template.new_context(values)
-        for parent in self._parents:
-            for name, block in parent.blocks.items():
-                context.blocks.setdefault(name, []).append(block)
+    def render(self, item: Item, line: str = "") -> tuple[Message, ...]:
+        """The messages that ask for the NPC's answer to `line`, or for what the player says next. Raises TemplateFailed."""
+        context = self._context(item, line)
         # Personas come one after another, so remembering the last one is enough.
         if self._rendered_for[0] is not item.npc or self._rendered_for[1] != item.player:
             self._rendered, self._rendered_for = {}, (item.npc, item.player)
@@ -250,7 +250,7 @@ class Prompt:
         for role in self.roles:
             text = self._rendered.get(role)
             if text is None:
-                text = _render(self._template, lambda role=role: context.blocks[role][0](context)).strip()  # type: ignore[misc]
+                text = self._block(role, context)
                 if role in self._about_persona:
                     self._rendered[role] = text
             if text:
@@ -258,6 +258,24 @@ class Prompt:
         if not messages:
             raise TemplateFailed(f"{self._template.filename}: nothing was rendered; every block is empty")
         return (*messages[:-1], *item.history, messages[-1])
+
+    def line(self, item: Item, line: str) -> Message:
+        """What the player said earlier, as it was sent then. Raises TemplateFailed."""
+        return Message(role="user", content=self._block("user", self._context(item, line)))
+
+    def _context(self, item: Item, line: str) -> jinja2.runtime.Context:
+        values = {
+            **{"npc": item.npc, "player": item.player, "line": line, "category": item.category},
+            **{"goal": item.goal, "temper": item.temper, "style": item.style},
+        }
+        context = self._template.new_context(values)
+        for parent in self._parents:
+            for name, block in parent.blocks.items():
+                context.blocks.setdefault(name, []).append(block)
+        return context
+
+    def _block(self, role: str, context: jinja2.runtime.Context) -> str:
+        return _render(self._template, lambda: context.blocks[role][0](context)).strip()
 
 
 class TextFormat:
@@ -320,7 +338,7 @@ def _only_about_persona(role: str, trees: list[nodes.Template]) -> bool:
     """Whether the block uses nothing that changes from line to line. What it includes might."""
     blocks = [b for tree in trees for b in tree.find_all(nodes.Block) if b.name == role]
     names = {n.name for b in blocks for n in b.find_all(nodes.Name)}
-    return not names & {"line", "category", "self"} and not any(
+    return not names & {"line", "category", "goal", "temper", "style", "self"} and not any(
         b.find(kind) for b in blocks for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Block)
     )
 

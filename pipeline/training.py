@@ -8,7 +8,7 @@ the player's or dropped (`--system`). The replies stay the same, and no server i
 from collections.abc import Sequence
 
 from pipeline.config import RunConfig
-from pipeline.conversation import merged
+from pipeline.conversation import merged, with_history
 from pipeline.records import Message, Turn
 from pipeline.templates import TemplateFailed, Templates
 
@@ -24,6 +24,7 @@ class TrainingPrompt:
         self._system = config.train_system or config.system
         if config.system == "merge" != self._system and self._prompt is None:
             self._prompt = templates.prompt(config.template)  # what was sent has no system message any more
+        self._lines = self._prompt or templates.prompt(config.template)
         self.is_text = self._format is not None
         self.as_sent = self._prompt is None and not self.is_text and self._system == config.system
         self.name = "as it was sent" if self._prompt is None else self._prompt.name
@@ -35,7 +36,10 @@ class TrainingPrompt:
     def prompt(self, turn: Turn) -> Side:
         """Raises TemplateFailed: that costs the row."""
         assert turn.request is not None
-        messages = turn.request.messages if self._prompt is None else self._prompt.render(turn.item, turn.line)
+        messages = turn.request.messages
+        if self._prompt is not None:
+            messages = self._prompt.render(turn.item, turn.line)
+            messages = with_history(self._prompt, turn.item, messages, turn.history)
         if self._system == "merge":
             messages = merged(messages)
         elif self._system == "drop":
@@ -46,6 +50,10 @@ class TrainingPrompt:
             return _written(messages)
         # A blank at the end would be one token with the reply's first word, or not: it goes to the reply.
         return self._format.render(messages, turn.item.npc, turn.item.player)[0].rstrip(" ")
+
+    def said(self, turn: Turn, prompt: Side) -> Side:
+        """What the player's part of a turn adds to its conversation; `prompt` is that of the turn. Raises TemplateFailed."""
+        return _written([self._lines.line(turn.item, turn.line)]) if turn.number else prompt
 
     def completion(self, prompt: Side, text: str) -> Side:
         """A reply to `prompt`. As text it goes on behind it, with a blank between if none is there."""

@@ -35,6 +35,7 @@ def candidates(fates: dict[str, str]) -> Candidates:
         scenarios=["s"] * count,
         splits=[TRAIN] * count,
         prompts=array("q", range(count)),
+        turns=array("q", [0] * count),
         quality=array("d", [1.0] * count),
         drops={n: Drop(name, f"why {name}", "") for n, name in enumerate(fates.values()) if name},
         scorers=frozenset(),

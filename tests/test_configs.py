@@ -59,6 +59,7 @@ def write(folder, count: int, **options):
         scenarios=[one.item.scenario_id for one in turns],
         splits=[split(n) for n in range(count)],
         prompts=array("q", range(count)),
+        turns=array("q", [0] * count),
         quality=array("d", [1.0] * count),
         drops={n: Drop(fate(n), f"why {n}", f"seen {n}") for n in range(count) if fate(n)},
         scorers=frozenset(["finished", "late"]),

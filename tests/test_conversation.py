@@ -1,13 +1,17 @@
 """What becomes of a reply before anybody sees it, and of a system message where a model has no place for one."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.conversation import Script, clean, merged
-from pipeline.records import GenerateConfig, Item, Message
+from pipeline.conversation import Script, Talk, clean, merged
+from pipeline.dialects import DIALECTS
+from pipeline.ending import ending, says_farewell
+from pipeline.journal import Journal
+from pipeline.records import Completion, Exchange, GenerateConfig, Item, Message, digest
 from pipeline.templates import TemplateFailed, Templates
 from pipeline.thinking import Thinking, without_thinking
 
@@ -125,3 +129,186 @@ def test_a_prompt_that_is_all_persona_cannot_be_asked_without(tmp_path):
     found = script("{% block system %}You are {{ npc.name }}, asked: {{ line }}{% endblock %}", tmp_path)
     with pytest.raises(TemplateFailed, match="without its system message nothing is left"):
         found.request(question("contrast"))
+
+
+# Several turns
+
+
+def scene(*lines: str, **fields) -> Item:
+    npc = SimpleNamespace(id="mira", name="Mira")
+    about = {"scenario_id": "s", "category": "c", "player": "Anna", "template": "mine", "sample": 0} | fields
+    return Item(npc=npc, lines=lines or ("Who?",), **about)
+
+
+def npc(text):
+    return Message(role="assistant", content=text)
+
+
+PLAYER = "{% block system %}Get {{ goal }} out of {{ npc.name }}.{% endblock %}{% block user %}*looks up*{% endblock %}"
+
+
+def play(script, item, journal, say=lambda ask, number: f"{ask.speaker} {number}.", most=99):
+    """A conversation with whoever says `say(ask, number)`: what was asked, and the turns."""
+    journal.freeze()
+    talk = Talk(script, item, 0, journal, DIALECTS["openai"])
+    asked = []
+    while len(asked) < most and (ask := talk.open()):
+        asked.append(ask)
+        talk.heard(Completion(text=say(ask, len(asked) - 1)))
+    return asked, talk.turns()
+
+
+def with_player(folder, **options) -> Script:
+    found = script(WHOLE, folder, **options)
+    (folder / "player.j2").write_text(PLAYER, "utf-8")
+    prompt = Templates(str(folder)).prompt("player", "player")
+    return replace(found, player=replace(found, prompt=prompt, identity="p", player=None))
+
+
+@pytest.fixture
+def journal(tmp_path):
+    journal = Journal(tmp_path / "npc.jsonl")
+    yield journal
+    journal.close()
+
+
+def test_the_lines_of_a_scenario_are_said_one_after_the_other(tmp_path, journal):
+    asked, turns = play(script(WHOLE, tmp_path, turns=3), scene("One?", "Two?", "Three?"), journal)
+    assert asked[2].request.messages == (
+        *(system("You are Mira."), user("One?"), npc("npc 0.")),
+        *(user("Two?"), npc("npc 1."), user("Three?")),
+    )
+    assert [(turn.number, turn.line, turn.text, turn.ended) for turn in turns] == [
+        (0, "One?", "npc 0.", ""),
+        (1, "Two?", "npc 1.", ""),
+        (2, "Three?", "npc 2.", "turns"),
+    ]
+    assert turns[2].history == (Exchange("One?", "npc 0."), Exchange("Two?", "npc 1."))
+
+
+@pytest.mark.parametrize("turns, said, why", [(1, 1, "turns"), (2, 2, "turns"), (9, 3, "script"), (None, 3, "script")])
+def test_without_a_simulated_player_it_ends_with_the_lines_or_with_the_turns(turns, said, why, tmp_path, journal):
+    _, found = play(script(WHOLE, tmp_path, turns=turns), scene("One?", "Two?", "Three?"), journal)
+    assert len(found) == said and found[-1].ended == why
+
+
+def test_a_conversation_begins_as_one_of_a_single_turn_does(tmp_path):
+    """The same request, the same key: a run of one turn is where a longer one goes on from."""
+    one, more = script(WHOLE, tmp_path), with_player(tmp_path, turns=6)
+    item = scene("One?", "Two?")
+    assert one.ask(item, 0).key == more.ask(item, 0).key
+    assert one.ask(item, 0).request == more.ask(item, 0).request
+    # As it was before there were conversations.
+    assert one.ask(item, 0).key == digest(f"{item.item_id}/0/npc", one.request(item).key("m"))
+    assert item.item_id == digest("mira", "s", "mine", "", 0)
+
+
+def test_who_plays_the_player_sees_it_from_the_other_side(tmp_path, journal):
+    asked, turns = play(with_player(tmp_path, turns=3), scene("One?", goal="the key"), journal)
+    assert [ask.speaker for ask in asked] == ["npc", "player", "npc", "player", "npc"]
+    assert asked[3].request.messages == (
+        *(system("Get the key out of Mira."), user("*looks up*")),
+        *(npc("One?"), user("npc 0."), npc("player 1."), user("npc 2.")),
+    )
+    assert [turn.line for turn in turns] == ["One?", "player 1.", "player 3."]
+    assert "the key" not in "".join(ask.request.text for ask in asked if ask.speaker == "npc")
+    assert len({ask.key for ask in asked}) == len({ask.request.config.seed for ask in asked}) == 5
+
+
+def test_as_text_each_speaks_under_its_own_name(tmp_path, journal):
+    (tmp_path / "formats").mkdir()
+    text = "{% for m in messages %}{{ player if m.role == 'user' else npc.name }}: {{ m.content }}\n{% endfor %}{{ npc.name }}:"
+    (tmp_path / "formats" / "plain.j2").write_text(text, "utf-8")
+    form = Templates(str(tmp_path)).text_format("plain")
+    found = with_player(tmp_path, turns=2)
+    found = replace(found, text_format=form, player=replace(found.player, text_format=form))
+    asked, turns = play(
+        found, scene("One?"), journal, lambda ask, n: f"{n}.\n{ {'npc': 'Anna', 'player': 'Mira'}[ask.speaker] }: no"
+    )
+    assert asked[1].request.prompt.endswith("Anna: One?\nMira: 0.\nAnna: no\nAnna:")
+    assert turns[1].line == "1."  # the player says nothing for Mira
+
+
+@pytest.mark.parametrize(
+    "window, sent",
+    [(25, ["One?", "npc 0.", "Two?", "npc 1.", "Three?"]), (4, ["Two?", "npc 1.", "Three?"]), (1, ["Three?"])],
+)
+def test_of_a_long_conversation_the_oldest_goes_first_and_the_system_message_never(window, sent, tmp_path, journal):
+    found = script(WHOLE, tmp_path, turns=3, window=window)
+    asked, turns = play(found, scene("One?", "Two?", "Three?"), journal)
+    assert [message.content for message in asked[2].request.messages] == ["You are Mira.", *sent]
+    assert len(turns[2].history) == len(sent) // 2
+
+
+def test_what_the_context_has_no_room_for_is_left_out(tmp_path, journal):
+    item = scene(*(f"{n} " + "word " * 60 for n in range(6)))
+    asked, _ = play(script(WHOLE, tmp_path, turns=6, room=400), item, journal, lambda ask, n: "aye " * 60)
+    sizes = [len(ask.request.text.encode()) / 3 for ask in asked]
+    assert max(sizes) <= 400 and len(asked[-1].history) == 1
+    tight, _ = play(script(WHOLE, tmp_path, turns=6, room=1), item, journal)
+    assert all(len(ask.request.messages) == 2 for ask in tight)  # the line itself always
+
+
+@pytest.mark.parametrize(
+    "says, why, said",
+    [
+        ({2: "Safe travels, stranger."}, "farewell", 2),
+        ({1: "Goodbye!"}, "farewell", 2),  # the NPC may answer it
+        ({0: "No.", 1: "Tell me.", 2: "No.", 3: "Tell me.", 4: "no"}, "repetition", 3),
+        ({1: "A.", 2: "No.", 3: "B.", 4: "No."}, "turns", 5),  # only one of them does
+        ({1: "Tell  me.\nMira: I will."}, "turns", 5),
+        ({1: " "}, "silence", 1),
+        ({2: ""}, "silence", 2),
+    ],
+)
+def test_what_a_simulated_player_goes_on_with_has_its_own_ends(says, why, said, tmp_path, journal):
+    say = lambda ask, number: says.get(number, f"{ask.speaker} {number}.")  # noqa: E731
+    _, turns = play(with_player(tmp_path, turns=5), scene("Hm?"), journal, say)
+    assert (turns[-1].ended, len(turns)) == (why, said)
+    assert not any(turn.ended for turn in turns[:-1])
+
+
+def test_what_the_author_wrote_is_said_to_its_end(tmp_path, journal):
+    lines = ("Goodbye.", "Goodbye.", "Goodbye.")
+    _, turns = play(with_player(tmp_path, turns=9), scene(*lines), journal, lambda ask, number: "Farewell.")
+    assert [turn.line for turn in turns] == [*lines] and turns[-1].ended == "farewell"
+
+
+def test_what_nobody_has_answered_yet_is_one_open_turn(tmp_path, journal):
+    found = with_player(tmp_path, turns=4)
+    for asked, line in ((0, "One?"), (1, ""), (2, "player 1.")):
+        _, turns = play(found, scene("One?"), journal, most=asked)
+        assert (len(turns), turns[-1].line) == ((asked + 1) // 2 + 1 if asked else 1, line)
+        assert turns[-1].open and turns[-1].error is None and not turns[-1].ended
+
+
+def test_for_contrast_there_is_one_turn(tmp_path, journal):
+    _, turns = play(with_player(tmp_path, turns=4), scene("One?", arm="contrast"), journal)
+    assert len(turns) == 1 and turns[0].ended
+
+
+@pytest.mark.parametrize(
+    "text, is_one",
+    [
+        ("Farewell, traveller!", True),
+        ("Aye. Safe travels to you.", True),
+        ("The mule is yours. So long!", True),
+        ("Well, goodbye then", True),
+        ("Ich muss los. Auf Wiedersehen!", True),
+        ("So long as you pay.", False),
+        ("Goodbye?", False),
+        ("I never say goodbye to customers.", False),
+        ("Safe travels. That will be five coins first.", False),
+        ("Until then the gate stays shut.", False),
+        ("Good evening.", False),
+        ("...", False),
+        ("", False),
+    ],
+)
+def test_a_farewell_is_what_ends_a_text(text, is_one):
+    assert says_farewell(text) == is_one
+
+
+@given(st.lists(st.tuples(st.text(max_size=40), st.text(max_size=40)), min_size=1, max_size=5))
+def test_an_ending_is_found_in_any_text(said):
+    assert ending([Exchange(*one) for one in said]) in ("", "farewell", "repetition")

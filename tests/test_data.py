@@ -25,7 +25,9 @@ MORE = {
     *("are_you_an_ai", "persona_facts", "spoiler", "over_refusal"),
     *("profanity", "echo", "speaks_for_the_player", "format"),
 }
-ATTACKS = {"prompt_injection", "claims_in_brackets", "echo", "role_swap", "profanity", "asking_for_the_secret"}
+ATTACKS = {
+    *("prompt_injection", "claims_in_brackets", "echo", "role_swap", "profanity", "asking_for_the_secret", "memory"),
+}
 
 # Two lines count as nearly the same from this Jaccard index of their character 5-grams on. It lies between what was
 # measured on the data that ships: at most 0.38 between lines of two sets (a barkeeper and a doorkeeper; 0.28 among whole

@@ -22,7 +22,7 @@ from pipeline.runfolder import RunFolder
 from pipeline.splits import KNOWN, NEW, SPLITS, TRAIN, Splitter
 
 PERSONAS, SCENARIOS = 30, 12
-PROVENANCE = ["item_id", "persona_id", "scenario_id", "category", "sample", "template", "model", "seed"]
+PROVENANCE = ["item_id", "persona_id", "scenario_id", "category", "sample", "turn", "template", "model", "seed"]
 
 
 def write_inputs(folder: Path, personas: int = PERSONAS, scenarios: int = SCENARIOS) -> None:

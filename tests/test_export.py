@@ -49,6 +49,8 @@ def rows(config, prompts=None):
         row = {"prompt": prompt, "item_id": f"../../{n}", "persona_id": NASTY, "score_finished": 1.0}
         texts = {"completion": NASTY, "chosen": "The rope. " + NASTY + ".", "rejected": "rejected"}
         is_text = isinstance(prompt, str)
+        if config == "conversations":
+            row = {"messages": [*prompt, *reply(NASTY)], "turns": 1}
         row |= {name: texts[name] if is_text else reply(texts[name]) for name in COLUMNS[config] if name in texts}
         if config == "kto":
             row["label"] = n % 2 == 0
@@ -62,6 +64,7 @@ def write(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     kinds = {str: pa.string(), list: MESSAGES, bool: pa.bool_(), float: pa.float64()}
     fields = {}
+    kinds[int] = pa.int32()
     for row in rows:
         fields |= {name: kinds[type(value)] for name, value in row.items() if value is not None}
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(list(fields.items()))), path)
@@ -71,8 +74,12 @@ def texts_of(prompts):
     return {name: "\n".join(m["content"] for m in prompt) for name, prompt in prompts.items()}
 
 
-def make(folder, configs=tuple(COLUMNS), splits=SPLITS, prompts=None):
-    for config in configs:
+TEXTS = tuple(config for config in COLUMNS if config != "conversations")
+
+
+def make(folder, configs=None, splits=SPLITS, prompts=None):
+    is_text = prompts is not None and isinstance(next(iter(prompts.values())), str)
+    for config in configs or (TEXTS if is_text else COLUMNS):
         for split in splits:
             write(folder / "dataset" / config / f"{split}.parquet", rows(config, prompts))
     write(folder / "dataset" / "rejected" / "train.parquet", rows("sft", prompts))
@@ -111,6 +118,9 @@ def axolotl(config, row):
         return {"prompt": row["completion"][:-1], "completion": row["completion"][-1:], "label": row["label"]}
     assert list(row) == ["messages"]
     trained = [m.pop("train") for m in row["messages"]]
+    if config == "conversations":
+        assert trained == [m["role"] == "assistant" for m in row["messages"]]
+        return row
     assert trained == [False] * (len(trained) - 1) + [True]
     return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
 
@@ -119,6 +129,9 @@ def llamafactory(config, row):
     if "instruction" in row:
         names = {"instruction": "prompt", "output": "completion"}
         return {names.get(name, name): value for name, value in row.items()}
+    if config == "conversations":
+        assert list(row) == ["messages"]
+        return row
     if config == "preference":
         return {"prompt": row["messages"], "chosen": [row["chosen"]], "rejected": [row["rejected"]]}
     found = {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
@@ -162,7 +175,7 @@ def test_every_config_and_split_comes_back_as_it_was(tmp_path, format):
 def test_single_strings_come_back_as_they_were(tmp_path, format):
     prompts = texts_of(PROMPTS)
     result = export(make(tmp_path / "run", prompts=prompts), format)
-    for config in COLUMNS:
+    for config in TEXTS:
         found = lines(result.folder / f"{config}.{TRAIN}.jsonl")
         assert [READERS[format](config, row) for row in found] == wanted(config, prompts)
 
@@ -196,7 +209,8 @@ def snippets(folder, language):
 def test_trl_s_snippets_are_python_that_names_the_files(tmp_path):
     folder = export(make(tmp_path / "run"), "trl").folder
     found = snippets(folder, "python")
-    assert [re.search(r"import (\w+)Config, \1Trainer", code)[1] for code in found] == ["SFT", "DPO", "KTO"]
+    assert [re.search(r"import (\w+)Config, \1Trainer", code)[1] for code in found] == ["SFT", "SFT", "DPO", "KTO"]
+    assert ["assistant_only_loss=True" in code for code in found] == [False, True, False, False]
     for config, code in zip(COLUMNS, found, strict=True):
         [files] = [
             ast.literal_eval(keyword.value)
@@ -211,7 +225,7 @@ def test_trl_s_snippets_are_python_that_names_the_files(tmp_path):
 
 def test_axolotl_s_snippets_are_the_documented_yaml(tmp_path):
     folder = export(make(tmp_path / "run"), "axolotl").folder
-    sft, dpo, kto = map(yaml.safe_load, snippets(folder, "yaml"))
+    sft, talks, dpo, kto = map(yaml.safe_load, snippets(folder, "yaml"))
     [data] = sft["datasets"]
     assert data == {
         "path": "sft.train.jsonl",
@@ -223,13 +237,14 @@ def test_axolotl_s_snippets_are_the_documented_yaml(tmp_path):
         "train_on_eos": "turn",
     }
     assert [d["path"] for d in sft["test_datasets"]] == [f"sft.{KNOWN}.jsonl", f"sft.{NEW}.jsonl"]
+    assert talks["datasets"][0] == data | {"path": "conversations.train.jsonl"}
     assert (dpo["rl"], dpo["datasets"][0]["type"]) == ("dpo", "chat_template.default")
     assert (kto["rl"], kto["datasets"][0]["type"], kto["remove_unused_columns"]) == (
         "kto",
         "chatml.argilla_chat",
         False,
     )
-    for config in (sft, dpo, kto):
+    for config in (sft, talks, dpo, kto):
         assert all((folder / d["path"]).is_file() for d in config["datasets"] + config["test_datasets"])
 
 
@@ -249,7 +264,8 @@ def test_llamafactory_s_dataset_info_is_the_documented_one(tmp_path, kind):
     prompts = PROMPTS if kind == "chat" else texts_of(PROMPTS)
     folder = export(make(tmp_path / "run", prompts=prompts), "llamafactory").folder
     info = json.loads((folder / "dataset_info.json").read_text("utf-8"))
-    assert list(info) == [f"npc_{config}_{split}" for config in COLUMNS for split in SPLITS]
+    configs = COLUMNS if kind == "chat" else TEXTS
+    assert list(info) == [f"npc_{config}_{split}" for config in configs for split in SPLITS]
     for name, entry in info.items():
         _, config, split = name.split("_", 2)
         assert entry["file_name"] == f"{config}.{split}.jsonl" and (folder / entry["file_name"]).is_file()
@@ -266,6 +282,7 @@ def test_llamafactory_s_dataset_info_is_the_documented_one(tmp_path, kind):
             assert message[tags["role_tag"]] == tags["system_tag"] and tags["content_tag"] in message
     for text in snippets(folder, "yaml"):
         asked = yaml.safe_load(text)
+        assert ("mask_history" in asked) == (asked["dataset"] == f"npc_sft_{TRAIN}")
         assert asked["dataset_dir"] == "." and asked["dataset"] in info
         assert all(name in info for name in asked["eval_dataset"].split(","))
         assert asked.get("template") == ("fewshot" if kind == "text" else None)

@@ -19,7 +19,7 @@ def test_there_are_enough_lines_with_and_without_the_flaw(name):
     for flaw in (True, False):
         assert sum(row["flaw"] is flaw for row in lines) >= 20
         assert any(held(row) and row["flaw"] is flaw for row in lines)
-    known = {"text", "flaw", "note", "npc", "line", "player", "before", "system", "apart"}
+    known = {"text", "flaw", "note", "npc", "line", "player", "before", "system", "apart", "remembers"}
     assert not set().union(*lines) - known
     assert all(
         row.get("npc", "hroth") in people() for row in lines if isinstance(row.get("npc", ""), str) and "npc" in row

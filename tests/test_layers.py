@@ -16,9 +16,9 @@ LAYERS = [
         "dialects sse headers evennia retry autolimit limits httpx_errors transport interrupt thinking reply refusal stopwatch receive rate client probe project models embedded",
     ),
     ("prompts", "personas templates"),
-    ("produce", "splits tables runfolder plan journal conversation generation target produce imported"),
+    ("produce", "splits tables runfolder plan ending journal conversation generation target prepare produce imported"),
     ("judge", "scorers criteria latency stats scored"),
-    ("select", "dedup curate pairs diversity training configs judging changes card dataset export"),
+    ("select", "dedup curate pairs diversity training configs judging changes card dataset trainers export"),
     ("tell", "evaluation compare report hub summary progress dryrun ping runs"),
     ("doors", "options configure eval_arms cli cli_personas __init__ __main__"),
 ]

@@ -113,3 +113,33 @@ def test_between_two_turns_the_loop_looks_at_the_network():
     seen = asyncio.run(main())
     assert [name for name in seen if name != "a round"] == [0, 1, 2, 3]
     assert not any(a != "a round" and b != "a round" for a, b in pairwise(seen))
+
+
+def test_who_passes_its_slot_on_comes_after_those_who_go_on_and_before_the_new():
+    order = []
+
+    async def main():
+        limiter = Limiter(1)
+        going = Slot(limiter)
+        await going.take()
+
+        async def new(name):
+            async with Slot(limiter):
+                order.append(name)
+
+        async def again(name, slot):
+            await slot.take()
+            order.append(name)
+            slot.give_back()
+
+        other = Slot(limiter)
+        other._was_held = True
+        tasks = [asyncio.create_task(new("new")), asyncio.create_task(again("other", other))]
+        await asyncio.sleep(0)
+        await going.take()
+        order.append("going on")
+        going.give_back()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert order == ["other", "going on", "new"]

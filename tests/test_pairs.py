@@ -40,6 +40,7 @@ def candidates(*rows: tuple[str, str, str, float, bool], splits: dict[str, str] 
         scenarios=[row[1] for row in rows],
         splits=[(splits or {}).get(row[0], TRAIN) for row in rows],
         prompts=array("q", [prompts.index(row[:2]) for row in rows]),
+        turns=array("q", [0] * len(rows)),
         quality=array("d", [row[3] for row in rows]),
         drops={place: Drop("finished", "", "") for place, row in enumerate(rows) if not row[4]},
         scorers=frozenset(["finished"]),

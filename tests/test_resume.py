@@ -1,5 +1,6 @@
 """kill -9 at random points, the same command again: nothing is lost, nothing asked twice, and the bytes are the same."""
 
+import hashlib
 import json
 import multiprocessing
 import random
@@ -7,7 +8,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from aiohttp import web
 from fakes import FakeServer
 
 CONCURRENCY = 4
@@ -49,47 +52,93 @@ def dataset_bytes(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(run)): p.read_bytes() for p in sorted((run / "dataset").rglob("*.parquet"))}
 
 
+class Command:
+    """A command against a server, in processes that can be killed."""
+
+    def __init__(self, processes, server: FakeServer, options: list[str], log: Path) -> None:
+        self._processes, self._log = processes, log
+        self._arguments = ["generate", "--server", server.url, *options, "--concurrency", str(CONCURRENCY), "--quiet"]
+
+    def start(self, run: Path):
+        arguments = [*self._arguments, "--out", str(run)]
+        process = self._processes.Process(target=pipeline, args=(arguments, str(self._log)))
+        process.start()
+        return process
+
+    def whole(self, run: Path) -> float:
+        began = time.monotonic()
+        process = self.start(run)
+        process.join(60)
+        assert process.exitcode == 0, self._log.read_text()
+        return time.monotonic() - began
+
+    def killed(self, run: Path, after: float) -> bool:
+        """Whether it was at work when it was killed."""
+        process = self.start(run)
+        process.join(after)
+        working = process.exitcode is None
+        process.kill()
+        process.join()
+        return working
+
+
 def test_killed_at_random_points_it_ends_with_the_same_bytes(processes, personas, tmp_path):
     dice = random.Random(20261121)
     with FakeServer(delay=0.004) as server:
-        command = ["generate", "--server", server.url, "--personas", str(personas), "--per-persona", "3"]
-        command += ["--concurrency", str(CONCURRENCY), "--quiet"]
-
-        def start(run: Path):
-            process = processes.Process(target=pipeline, args=([*command, "--out", str(run)], str(tmp_path / "log")))
-            process.start()
-            return process
-
-        def whole(run: Path) -> float:
-            began = time.monotonic()
-            process = start(run)
-            process.join(60)
-            assert process.exitcode == 0, (tmp_path / "log").read_text()
-            return time.monotonic() - began
-
+        command = Command(processes, server, ["--personas", str(personas), "--per-persona", "3"], tmp_path / "log")
         undisturbed = tmp_path / "undisturbed"
-        duration = whole(undisturbed)
+        duration = command.whole(undisturbed)
         wanted = dataset_bytes(undisturbed)
         assert len(server.requests) == 72 and wanted
         hit = 0
         for number in range(ROUNDS):
             run = tmp_path / f"run{number}"
             server.requests.clear()
-            for _ in range(KILLS):
-                process = start(run)
-                process.join(dice.uniform(0.05, 0.6) * duration)
-                hit += process.exitcode is None
-                process.kill()
-                process.join()
-            whole(run)
+            hit += sum(command.killed(run, dice.uniform(0.05, 0.6) * duration) for _ in range(KILLS))
+            command.whole(run)
             sent = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
             assert len(sent) == 72
             assert sum(sent.values()) <= 72 + KILLS * CONCURRENCY
             assert dataset_bytes(run) == wanted
             asked = len(server.requests)
-            whole(run)
+            command.whole(run)
             assert len(server.requests) == asked  # finished: nothing is asked again
     assert hit >= ROUNDS // 2  # enough of the kills did hit a process at work
+
+
+def now_and_then(body):
+    """A fault that says goodbye, or nothing: by what was asked, so that conversations end in many ways."""
+    drawn = int(hashlib.blake2b(json.dumps(body, sort_keys=True).encode()).hexdigest()[:4], 16)
+    text = {0: "Farewell, then.", 1: ""}.get(drawn % 20)
+    if text is None:
+        return None
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return web.json_response({"choices": [choice]})
+
+
+def test_killed_in_the_middle_of_conversations_it_goes_on_there(processes, personas, tmp_path):
+    """A simulated player, 48 conversations of at most 5 turns: each turn is journalled by itself, the player's too."""
+    dice = random.Random(1)
+    with FakeServer(delay=0.004, fault=now_and_then) as server:
+        options = ["--personas", str(personas), "--turns", "5", "--player", "player/default", "--set", "non_empty=off"]
+        command = Command(processes, server, options, tmp_path / "log")
+        undisturbed = tmp_path / "undisturbed"
+        duration = command.whole(undisturbed)
+        wanted, asked = dataset_bytes(undisturbed), len(server.requests)
+        assert any("conversations" in name for name in wanted)
+        ended = {row["ended"] for row in pq.read_table(undisturbed / "replies.parquet").to_pylist()}
+        assert {"turns", "farewell", "silence"} <= ended
+        hit = 0
+        for number in range(4):
+            run = tmp_path / f"run{number}"
+            server.requests.clear()
+            hit += sum(command.killed(run, dice.uniform(0.1, 0.7) * duration) for _ in range(KILLS))
+            command.whole(run)
+            sent = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
+            assert len(sent) == asked
+            assert sum(sent.values()) <= asked + KILLS * CONCURRENCY
+            assert dataset_bytes(run) == wanted
+    assert hit >= 4
 
 
 def test_two_writers_are_kept_apart(processes, personas, tmp_path):

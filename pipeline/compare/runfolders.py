@@ -1,4 +1,4 @@
-"""An arm from a run folder. What is compared is an item: a persona in a scenario; samples are repeats of it.
+"""An arm from a run folder. What is compared is an item: a persona in a scenario; samples and turns are repeats of it.
 
 Template, model and sampling may differ, that is what a comparison is for; and so the ids of the replies may.
 """
@@ -16,9 +16,11 @@ from pipeline.errors import ConfigError
 from pipeline.latency import busy_seconds
 from pipeline.plan import CONTRAST
 from pipeline.runfolder import RunFolder
+from pipeline.tables import column
 
 _REPLIES = (
-    *("item_id", "persona_id", "scenario_id", "category", "sample", "arm", "line", "reply", "outcome", "finish_reason"),
+    *("item_id", "turn", "persona_id", "scenario_id", "category", "sample", "arm"),
+    *("line", "reply", "outcome", "finish_reason"),
     *("e2e", "ttft", "ttfv", "tpot", "gap", "sent"),
 )
 _TIMES = ("e2e", "ttft", "ttfv", "tpot", "gap")
@@ -37,9 +39,9 @@ def read_run(folder: RunFolder) -> Arm:
             )
         go_on = f"pipeline {manifest.get('command')} --resume {folder.path}"
         raise ConfigError(f"{folder.path}: nothing is scored in it yet. Go on with: {go_on}")
-    replies = _table(folder.replies, _REPLIES).sort_by("sample")
+    replies = _table(folder.replies, _REPLIES).sort_by([("sample", "ascending"), ("turn", "ascending")])
     replies = replies.filter(pc.not_equal(pc.fill_null(replies["arm"], ""), CONTRAST))
-    scores = _table(folder.scores, ("item_id", "scorer", "value"))
+    scores = _table(folder.scores, ("item_id", "turn", "scorer", "value"))
     arm = Arm(str(folder.path))
     cut = pc.utf8_slice_codeunits(pc.fill_null(replies["reply"], ""), 0, TEXT).to_pylist()
     columns = (
@@ -57,7 +59,7 @@ def read_run(folder: RunFolder) -> Arm:
             arm.seconds[name] = measured, seconds[measured].astype(float)
     timed = replies.filter(pc.and_(pc.is_valid(replies["sent"]), pc.is_valid(replies["e2e"])))
     arm.busy = busy_seconds(timed["sent"].to_numpy(), timed["e2e"].to_numpy())
-    row_of = pc.index_in(scores["item_id"], value_set=replies["item_id"].combine_chunks())
+    row_of = pc.index_in(_reply_ids(scores), value_set=_reply_ids(replies).combine_chunks())
     for name in pc.unique(scores["scorer"]).to_pylist():
         mine = pc.and_(pc.equal(scores["scorer"], name), pc.is_valid(row_of))
         values, rows = scores["value"].filter(mine), row_of.filter(mine)
@@ -71,9 +73,15 @@ def read_run(folder: RunFolder) -> Arm:
     return arm
 
 
+def _reply_ids(table: pa.Table) -> Any:
+    return pc.binary_join_element_wise(table["item_id"], table["turn"].cast(pa.string()), "/")
+
+
 def _table(path: Any, columns: tuple[str, ...]) -> pa.Table:
     try:
-        return pq.read_table(path, columns=list(columns))
+        older = "turn" not in pq.read_schema(path).names  # a run whose conversations had one turn
+        table = pq.read_table(path, columns=[name for name in columns if name != "turn" or not older])
+        return table.append_column("turn", column(np.zeros(len(table), np.int32), pa.int32())) if older else table
     except (pa.ArrowException, OSError) as exc:
         raise ConfigError(f"{path}: not a whole table: {' '.join(str(exc).split())[:200]}") from exc
 

@@ -24,7 +24,8 @@ from pipeline.criteria import load_criteria
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate, evaluating
 from pipeline.evaluation.gates import decide, overall, parse_gate, plain
-from pipeline.produce import Watcher, prepare, produce, reopen
+from pipeline.prepare import Watcher, prepare
+from pipeline.produce import produce, reopen
 from pipeline.progress import watcher
 from pipeline.runfolder import Inputs, RunFolder, now
 from pipeline.target import find_target
@@ -79,10 +80,7 @@ def run_arms(arms: Arms, folder: RunFolder, watch: Watcher) -> Ended:
     if "arms" not in before:
         raise ConfigError(f"{folder.path}: a run without arms. Take another --out.")
     asyncio.run(_look(arms, folder.path / ".inputs.part"))
-    asked = {
-        name: {**config.fingerprint(), **{free: getattr(config, free) for free in config.FREE}}
-        for name, config in arms.configs.items()
-    }
+    asked = {name: config.asked() for name, config in arms.configs.items()}
     folder.write_manifest(
         {
             "command": "eval",
@@ -138,6 +136,8 @@ async def _look(arms: Arms, aside: Path) -> None:
         try:
             prepare(config, inputs, silent)
             await find_target(config, silent.say)
+            if config.player_target is not None:
+                await find_target(config.for_player(), silent.say)
         finally:
             with contextlib.suppress(OSError):
                 shutil.rmtree(inputs.path)

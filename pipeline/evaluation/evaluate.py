@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.compare import Arm, read_run
 from pipeline.criteria import Criteria, load_criteria
+from pipeline.evaluation.conversations import Conversations
 from pipeline.evaluation.gates import decide, parse_gate, plain
 from pipeline.evaluation.measures import QUANTILES, SHARES, measured
 from pipeline.personas.load import read_personas
@@ -45,6 +46,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
     gates = [parse_gate(gate, criteria.filters) for gate in config.gates]
     panel = criteria.panel(lambda: read_personas(produced.plan.personas))
     load = Load()
+    conversations = Conversations(criteria.filters)
     persona_of: dict[Hashable, Hashable] = {}
     categories: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     splits: dict[str, Values] = defaultdict(lambda: defaultdict(list))
@@ -82,6 +84,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             split = produced.plan.held_out.split(persona, scenario) if produced.plan.held_out else ""
             scored_ones.append((item, turn.item.category, split))
             note(item, turn.item.category, split, scores)
+            conversations.add(turn, scores)
         for (item, category, split), scores in zip(scored_ones, scored.of_run(), strict=True):
             note(item, category, split, scores)
     means = _means(values, persona_of)
@@ -100,7 +103,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
     arm = read_run(produced.folder)
     arm.less = _less(criteria)
     return {
-        "asked": produced.count.items - produced.count.contrast,
+        "asked": answered + failed + missing,
         "answered": answered,
         "failed": failed,
         "missing": missing,
@@ -117,6 +120,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             for category, by_name in sorted(categories.items())
         },
         "by_split": {split: _means(found, persona_of) for split, found in sorted(splits.items())},
+        "conversations": conversations.summary(),
         "load": {
             "concurrency": produced.target.at_a_time,
             "streaming": bool(load.ttft),
@@ -126,7 +130,7 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
         "slowest": _slowest(arm),
         "thinking_timeout": config.thinking_timeout,
         **{share: asdict(measured(arm, share, config.thinking_timeout)) for share in SHARES},
-        "tokens": load.tokens(config.price),
+        "tokens": load.tokens(config),
         "gates": plain(decide(gates, {"": arm}, config.thinking_timeout)),
     }
 

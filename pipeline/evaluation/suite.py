@@ -32,6 +32,7 @@ class _Written(BaseModel):
     personas: str = "personas"
     scenarios: str = "scenarios"
     per_persona: Annotated[int, Field(ge=1)] | Literal["all"] = 4
+    turns: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
     repeats: int = Field(1, ge=1)
     scorers: list[str] | None = None
     gates: list[str] = []
@@ -50,6 +51,7 @@ class Suite:
             self._there(kind, name) for kind, name in (("personas", written.personas), ("scenarios", written.scenarios))
         )
         self.per_persona = None if written.per_persona == "all" else written.per_persona
+        self.turns = None if written.turns == "all" else written.turns
         self.repeats = written.repeats
         self.gates = tuple(written.gates)
         self.settings, self.own = self._scorers(written.scorers)

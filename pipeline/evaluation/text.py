@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.compare import compared
+from pipeline.evaluation.conversations import VOICE
 from pipeline.progress import printable
 from pipeline.summary import CLIENT_BOUND, OWN_SERVER, rate
 
@@ -13,7 +14,16 @@ _IN_MS = ("tpot", "gap")
 
 def evaluated(summary: dict[str, Any], folder: Path, *, demo: bool) -> str:
     """The summary of one run."""
-    lines = [*_replies(summary), "", *_scores(summary), *_splits(summary), "", *_latency(summary), *_gates(summary)]
+    lines = [
+        *_replies(summary),
+        "",
+        *_scores(summary),
+        *_splits(summary),
+        *_conversations(summary),
+        "",
+        *_latency(summary),
+        *_gates(summary),
+    ]
     lines += ["", "Intervals are clustered by persona: they hold for more personas like these.", f"written  {folder}"]
     lines.append(f"report   {folder / 'report.html'}")
     return printable("\n".join(lines)) + (f"\n\n{OWN_SERVER.format(command='eval').rstrip()}" if demo else "")
@@ -67,6 +77,24 @@ def _splits(summary: dict[str, Any]) -> list[str]:
     for name in summary["scores"]:
         cells = [f"{_value(found[name])} ({_ends(found[name])})" if name in found else "-" for found in splits.values()]
         lines.append(f"{name:20} " + " ".join(f"{cell:>24}" for cell in cells))
+    return lines
+
+
+def _conversations(summary: dict[str, Any]) -> list[str]:
+    found = summary.get("conversations")
+    if not found:
+        return []
+    ended = ", ".join(f"{count} by {why}" for why, count in found["ended"].items())
+    lines = ["", f"{found['count']} conversations of several turns, ended: {ended}"]
+    gave_in = ", ".join(f"{number}: {count}" for number, count in found["gave_in_at"].items())
+    lines.append(
+        f"  without a flaw to the end  {_value(found['held'])} ({_ends(found['held'])})"
+        + (f"; gave in at reply {gave_in}" if gave_in else "")
+    )
+    for name, drift in found["drift"].items():
+        seen = drift["low"] is not None and not drift["low"] <= 0 <= drift["high"]
+        if seen or name == VOICE:
+            lines.append(f"  drift from first to last reply  {name} {drift['difference']:+.3f} ({_ends(drift)})")
     return lines
 
 

@@ -81,11 +81,19 @@ class Scenario(_Row):
     turns: Lines = Field(min_length=1, description="the player's lines")
     requires: Lines = Field(default_factory=list, description="persona fields without which it makes no sense")
     player: Named = Field("Stranger", description="the player's name")
+    goal: Text = Field("", description="what a simulated player is after")
+    temper: Text = Field("", description="its temper")
+    style: Text = Field("", description="how it writes")
+    remembers: dict[int, Lines] = Field(
+        default_factory=dict, description="by the number of a line, words of which one has to be in the reply to it"
+    )
 
     @model_validator(mode="after")
     def _knows_its_placeholders(self) -> "Scenario":
         if not all(self.turns):
             raise ValueError("'turns' has an empty line")
+        if wrong := [number for number in self.remembers if not 1 <= number <= len(self.turns)]:
+            raise ValueError(f"'remembers' names line {wrong[0]}; 'turns' has lines 1 to {len(self.turns)}")
         used = {field for line in self.turns for field in _PLACEHOLDER.findall(line)}
         if unknown := sorted(used - set(TEXT_FIELDS)):
             raise ValueError(f"'turns' uses {{{{ npc.{unknown[0]} }}}}; it can be one of: {', '.join(TEXT_FIELDS)}")
@@ -105,4 +113,8 @@ class Scenario(_Row):
             template=template,
             sample=sample,
             arm=arm,
+            goal=self.goal,
+            temper=self.temper,
+            style=self.style,
+            remembers=self.remembers,
         )

@@ -172,12 +172,26 @@ def _known(arm: Sifted, ids: pa.Array) -> Ints:
 def batches(
     path: Path, columns: Sequence[str], *, as_numbers: Sequence[str] = (), rows: int = 16384
 ) -> Iterator[dict[str, Any]]:
-    """A table's columns by name, some rows at a time; none where there is no table."""
+    """A table's columns by name, some rows at a time; none where there is no table. `item_id` is that of the reply: of several
+    turns, each has its own."""
     if not path.exists():
         return
     with pq.ParquetFile(path, read_dictionary=list(as_numbers)) as table:
-        for batch in table.iter_batches(rows, columns=list(columns)):
-            yield {name: batch.column(name) for name in columns}
+        turns = ["turn"] if "turn" in table.schema_arrow.names else []
+        for batch in table.iter_batches(rows, columns=[*columns, *turns]):
+            found = {name: batch.column(name) for name in columns}
+            if turns and "item_id" in found and pc.any(pc.greater(batch.column("turn"), 0)).as_py():
+                found["item_id"] = _reply_ids(found["item_id"], batch.column("turn"))
+            yield found
+
+
+def _reply_ids(items: pa.Array, turns: pa.Array) -> pa.Array:
+    """As `records.reply_id` has it; numbered, if the items are."""
+    numbered = isinstance(items, pa.DictionaryArray)
+    items = items.dictionary_decode() if numbered else items
+    later = pc.binary_join_element_wise(items, turns.cast(pa.string()), "/")
+    ids = pc.if_else(pc.equal(turns, 0), items, later)
+    return ids.dictionary_encode() if numbered else ids
 
 
 def _equal(column: pa.DictionaryArray, text: str) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ all. The settings of a scorer are its keyword parameters; `data/curation.yaml` h
     world, facts, claims             what is true: of its world, of itself, of what the player only claims
     manners, language, style         how it speaks: no parrot, in its own tongue, neither stale nor like another
     shape, repetition                whether it fits where a game shows it, and says a thing once
+    memory                           what it was told some turns ago
     own_words, overused              what the run as a whole repeats
 
 Two kinds need to know more than the one reply, and are classes with the same settings: `OF_PERSONAS` see the personas first,
@@ -28,6 +29,7 @@ from pipeline.scorers.facts import true_to_facts
 from pipeline.scorers.language import language
 from pipeline.scorers.leak import no_prompt_leak
 from pipeline.scorers.manners import no_echo, no_profanity_echo
+from pipeline.scorers.memory import remembers
 from pipeline.scorers.overused import Overused
 from pipeline.scorers.own_words import OwnWords
 from pipeline.scorers.player import no_player_speech
@@ -73,7 +75,7 @@ SCORERS: dict[str, Callable[..., Score]] = {
         *(non_empty, in_character, no_refusal, no_player_speech, keeps_role),
         *(keeps_secret, no_prompt_leak, knows_its_world, true_to_facts, checks_claims),
         *(no_echo, no_profanity_echo, plain_format, box_length, finished),
-        *(no_repetition, no_repeated_turn, language, slop),
+        *(no_repetition, no_repeated_turn, remembers, language, slop),
     )
 }
 OF_PERSONAS: dict[str, type[OfPersonas]] = {"voice": Voice}

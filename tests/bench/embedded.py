@@ -21,7 +21,7 @@ import aiohttp
 from pipeline import models
 from pipeline.config import RunConfig
 from pipeline.embedded import EmbeddedServer, slots
-from pipeline.produce import make_script, prepare
+from pipeline.prepare import make_script, prepare
 from pipeline.progress import watcher
 from pipeline.resources import shipped
 from pipeline.runfolder import Inputs

@@ -1,6 +1,7 @@
 """Lines with labels, written before the scorers that they judge: NAME.jsonl for the scorer NAME.
 
-    {"text": ..., "flaw": true, "note": why, or what it only looks like, "npc": id or fields, "line": ..., "player": ...}
+    {"text": ..., "flaw": true, "note": why, or what it only looks like, "npc": id or fields, "line": ..., "player": ...,
+     "before": what it said earlier, "remembers": words that a scenario wants in the reply}
 
 Half of them, drawn by a hash of the text, were kept apart while the scorers were written: `held(row)`. Those of `checks_claims`
 had to be looked at after all (its precision on them was .83); what was written for it anew, and kept apart, says so. The people are in
@@ -60,7 +61,7 @@ def turn(row: dict[str, Any]) -> Turn:
     npc, line = persona(row.get("npc", "hroth")), row.get("line", "Who are you?")
     item = Item(
         npc=npc, scenario_id="labelled", category="", player=row.get("player", "Stranger"), lines=(line,),
-        template="npc/default", sample=0,
+        template="npc/default", sample=0, remembers={1: row.get("remembers", [])},
     )  # fmt: skip
     system, *rest = _template().render(item, line)
     if "system" in row:
