@@ -418,6 +418,7 @@ def large(folder, count, text, *, rare=None):
                 "item_id": f"{(n + 1) * 2654435761 % 2**32:08x}{n + 1:024x}",
                 "persona_id": f"npc-{n // 25}",
                 "scenario_id": f"s-{n % 25}",
+                "turn": 0,
             }
             said = {"category": "c", "sample": 0, "arm": "", "line": "Well?", "outcome": "reply", "e2e": 0.1}
             replies.add(nothing | who | said | {"reply": f"{n} {text}"})
@@ -431,6 +432,7 @@ def large(folder, count, text, *, rare=None):
                 "item_id": f"{n:032x}",
                 "persona_id": "late",
                 "scenario_id": f"s-{n}",
+                "turn": 0,
                 "category": "c",
                 "line": "Well?",
             }
