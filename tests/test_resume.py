@@ -81,6 +81,16 @@ class Command:
         process.join()
         return working
 
+    def killed_at(self, run: Path, server: FakeServer, requests: int) -> None:
+        """When so many more have reached the server."""
+        until = len(server.requests) + requests
+        process = self.start(run)
+        while len(server.requests) < until and process.is_alive():
+            time.sleep(0.001)
+        assert process.is_alive()
+        process.kill()
+        process.join()
+
 
 def test_killed_at_random_points_it_ends_with_the_same_bytes(processes, personas, tmp_path):
     dice = random.Random(20261121)
@@ -123,22 +133,21 @@ def test_killed_in_the_middle_of_conversations_it_goes_on_there(processes, perso
         options = ["--personas", str(personas), "--turns", "5", "--player", "player/default", "--set", "non_empty=off"]
         command = Command(processes, server, options, tmp_path / "log")
         undisturbed = tmp_path / "undisturbed"
-        duration = command.whole(undisturbed)
+        command.whole(undisturbed)
         wanted, asked = dataset_bytes(undisturbed), len(server.requests)
         assert any("conversations" in name for name in wanted)
         ended = {row["ended"] for row in pq.read_table(undisturbed / "replies.parquet").to_pylist()}
         assert {"turns", "farewell", "silence"} <= ended
-        hit = 0
         for number in range(4):
             run = tmp_path / f"run{number}"
             server.requests.clear()
-            hit += sum(command.killed(run, dice.uniform(0.1, 0.7) * duration) for _ in range(KILLS))
+            for _ in range(KILLS):
+                command.killed_at(run, server, dice.randint(1, asked // 4))
             command.whole(run)
             sent = Counter(json.dumps(body, sort_keys=True) for body in server.requests)
             assert len(sent) == asked
             assert sum(sent.values()) <= asked + KILLS * CONCURRENCY
             assert dataset_bytes(run) == wanted
-    assert hit >= 4
 
 
 def test_two_writers_are_kept_apart(processes, personas, tmp_path):
