@@ -1,7 +1,7 @@
 """What betrays the model behind the NPC: a chatbot's phrases, its refusals and sermons.
 
 Phrases come from `data/lexicons/`, in tiers: some are enough anywhere, some only at the beginning of a reply, some only in
-company of others. Most replies have none of the lists' rarer words in them, and no pattern looks at those.
+company of others. Only the sections that have a phrase in the reply look at it (see `triggers`).
 """
 
 import re
@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
+from pipeline.scorers.triggers import Triggers
 from pipeline.scorers.verdict import GOOD, SILENT
-from pipeline.scorers.words import WORD, has_word, plain, words
+from pipeline.scorers.words import has_word, plain, words
 
 _EVIDENCE = 120  # characters
 _CROWD = 2  # of words in which an assistant refuses
@@ -95,9 +96,9 @@ def in_character(turn: Turn) -> Score:
     if not turn.text:
         return SILENT
     sought = _leaks(working_folder())
-    if not sought.may_be_in(turn.text):
+    if not (there := sought.triggers.pulled_by(turn.text)):
         return GOOD
-    for section, match in sought.matches(_LEAKS, turn.text):
+    for section, match in sought.matches(_LEAKS, there, turn.text):
         if not _may_leak(section, match, turn):
             return Score(0.0, _LEAKS[section], as_in_the_reply(match, turn.text))
     return GOOD
@@ -111,69 +112,31 @@ def no_refusal(turn: Turn) -> Score:
     if not turn.text:
         return SILENT
     sought = _refusals(working_folder())
-    if not sought.may_be_in(turn.text):
+    if not (there := sought.triggers.pulled_by(turn.text)):
         return GOOD
-    for section, match in sought.matches(_REFUSALS, turn.text):
+    for section, match in sought.matches(_REFUSALS, there, turn.text):
         if not _may_refuse(section, match, sought, turn):
             return Score(0.0, _REFUSALS[section], as_in_the_reply(match, turn.text))
     return GOOD
 
 
 class _Sought(NamedTuple):
-    """A lexicon made ready. Without a word of `keys`, or a phrase of `odd` (which have no word), nothing is found."""
+    """A lexicon made ready."""
 
-    keys: frozenset[str]
-    odd: tuple[str, ...]
-    keys_of: Mapping[str, frozenset[str]]  # by section; a section with an odd phrase is not here
+    triggers: Triggers  # by section: without one of these phrases its pattern finds nothing
     patterns: Mapping[str, re.Pattern[str]]
 
-    def may_be_in(self, text: str) -> bool:
-        if not self.keys.isdisjoint(words(text)):
-            return True
-        return any(phrase in text or phrase.upper() in text for phrase in self.odd)
-
-    def matches(self, sections: Iterable[str], text: str) -> Iterator[tuple[str, re.Match[str]]]:
-        said, simple = words(text), plain(text)
+    def matches(self, sections: Iterable[str], there: frozenset[str], text: str) -> Iterator[tuple[str, re.Match[str]]]:
+        """In the sections that are `there`, in their order."""
+        simple = plain(text)
         for section in sections:
-            if section not in self.keys_of or not self.keys_of[section].isdisjoint(said):
-                for match in islice(self.patterns[section].finditer(simple), _ENOUGH):
-                    yield section, match
-
-
-# Words that say nothing of whether a phrase is there.
-_COMMON = frozenset(
-    words(
-        "one tell used the a an and or to of in on at for with from by as is are be been was i you we they it he she me my your our "
-        "this that have has had do does don't did will would could should might must may can can't cannot not no "
-        "never always i'm i'll i'd i've it's let's you're you'd there what when where who how if so such some any "
-        "every all more most other others another about through into over people someone something anything everyone "
-        "one's want wants wanted like need look looking think know make give take place says said say ask asked talk "
-        "answer today please being yourself here just only own good great alone stay note start reach above lines "
-        "string using write come go get help thing things way those these them their its than then now too very let "
-        "am there's else ever well keep late feel would've won't wouldn't another's"
-    )
-)
+            for match in islice(self.patterns[section].finditer(simple), _ENOUGH) if section in there else ():
+                yield section, match
 
 
 def _sought(phrases: Mapping[str, Iterable[str]], patterns: Mapping[str, str]) -> _Sought:
     """`phrases` of a section: its pattern finds nothing without one of them."""
-    keys_of, every, odd = {}, set(), []
-    for section, listed in phrases.items():
-        keys = {_key(phrase) or phrase for phrase in listed}
-        without = [key for key in keys if not WORD.fullmatch(key)]
-        odd += without
-        every |= keys.difference(without)
-        if not without:
-            keys_of[section] = frozenset(keys)
-    return _Sought(
-        frozenset(every), tuple(odd), keys_of, {name: re.compile(pattern) for name, pattern in patterns.items()}
-    )
-
-
-def _key(phrase: str) -> str:
-    """The word of it that is likely to be the rarest; none if it has but single letters."""
-    key = max(WORD.findall(phrase), key=lambda word: (word not in _COMMON, len(word)), default="")
-    return key if len(key) > 1 else ""
+    return _Sought(Triggers(phrases), {name: re.compile(pattern) for name, pattern in patterns.items()})
 
 
 @lru_cache(maxsize=8)

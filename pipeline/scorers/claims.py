@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
 from pipeline.scorers.meaning import Meaning, meaning, stem, stems
+from pipeline.scorers.triggers import Triggers, vocabulary
 from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import as_written, has_word, plain, spans, words
 
@@ -53,6 +54,8 @@ def checks_claims(turn: Turn) -> Score:
     claim = _claim(line, turn.item.npc.name, working_folder()) if bracketed else None
     if claim is None:
         return Score(None, "the player claims nothing in brackets")
+    if not _may_be_taken(turn.text, claim):
+        return GOOD
     text = plain(turn.text[:_LOOKED_AT])
     lists = _lists(working_folder())
     if any(lists["doubting"].within(text)):
@@ -153,6 +156,21 @@ def _lists(_where: str) -> Mapping[str, _Phrases]:
 @lru_cache(maxsize=4)
 def _greeted(_where: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){any_of(lexicon('claims').get('greetings', ()))},? \Z")
+
+
+@lru_cache(maxsize=4)
+def _triggers(_where: str) -> Triggers:
+    lists = lexicon("claims")
+    return Triggers({name: lists.get(name, ()) for name in (*_TAKEN, "agreeing")})
+
+
+def _may_be_taken(text: str, claim: _Claim) -> bool:
+    """Whether `_taken` has to look: some phrase is there, or a word of the claim."""
+    if claim.of_npc or not claim.telling.isdisjoint(stems(text)):
+        return True
+    if not (claim.names.isdisjoint(vocabulary(text)) and claim.titles.isdisjoint(vocabulary(text))):
+        return True
+    return bool(_triggers(working_folder()).pulled_by(text))
 
 
 def _taken(text: str, claim: _Claim, lists: Mapping[str, _Phrases], turn: Turn) -> str:

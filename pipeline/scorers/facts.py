@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pipeline.records import Score, Turn
 from pipeline.scorers.meaning import own_words, stem, stems
 from pipeline.scorers.settled import LOOKED_AT, NAME, NUMBER, NUMBERS, VALUES, Facts, Kin, asked, facts, number
+from pipeline.scorers.triggers import vocabulary
 from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import words
 
@@ -65,7 +66,7 @@ def true_to_facts(turn: Turn) -> Score:
     settled = facts(turn.item.npc)
     if not settled.any:
         return Score(None, "the persona names no age, trade, kin or home")
-    said, wanted = frozenset(words(turn.text)), asked(turn.line)
+    said, wanted = vocabulary(turn.text), asked(turn.line)
     of_itself = not _FIRST.isdisjoint(said)
     whole = None
     for what, rule in _RULES.items():
@@ -189,8 +190,10 @@ def _wrong_kin(said: _Said, settled: Facts) -> Found:
     if settled.kin or settled.without:
         if (aged := _kin_age(said, settled)) is not None:
             return aged
+        named, answers = not settled.lists.kin_words.isdisjoint(said.words), _is_asked("kin", said.asked)
         for rule, needed in _KIN_RULES.items():
-            if (said.asked or not needed.isdisjoint(said.words)) and (found := rule(said, settled)) is not None:
+            tells = (named or rule is _fate) and not needed.isdisjoint(said.words)
+            if (tells or answers) and (found := rule(said, settled)) is not None:
                 return found
     return None
 
@@ -331,7 +334,8 @@ def _other_number(spoken: tuple[str, ...], right: int, what: str) -> bool:
     return right not in named and any(named.values())
 
 
-_KIN_RULES: dict[Callable[[_Said, Facts], Found], frozenset[str]] = {  # and without which words they find nothing
+# And without which words they find nothing; nor, but for names of the dead and the living, without a word for kin.
+_KIN_RULES: dict[Callable[[_Said, Facts], Found], frozenset[str]] = {
     _so_many: frozenset(("have", "i've", "got", "my", "has")),
     _denied: frozenset(("no", "not", "haven't", "don't", "never", "only")),
     _other_names: frozenset(("my",)),

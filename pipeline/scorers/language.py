@@ -62,6 +62,7 @@ _ENOUGH = 2.0  # the evidence that makes a stretch; a longer small word is 1, an
 # Where no word of the whole reply is as expected, less will do: so much, and so much of each word. We know more of English.
 _ENGLISH, _OTHER, _OFTEN = 1.0, 1.5, 0.15
 _KNOWN = 3  # small words by which the language of a persona is known
+_ENGLISH_ALONE = frozenset(("English",))
 _PART = 0.3  # of a persona's letters: it is written in this script, too
 _PLENTY = 20_000  # characters are enough to know a language by
 _AS_MANY = 0.8  # of the small words of the likeliest language: it may be this one, too (Danish for Norwegian)
@@ -74,6 +75,8 @@ class _Languages(NamedTuple):
     small: Mapping[str, frozenset[str]]
     script: Mapping[str, str]
     names: Mapping[str, str]  # as people call it, to the language
+    english: frozenset[str]  # its small words
+    no_english: frozenset[str]  # those that some other language has
     tinge: frozenset[str]
 
 
@@ -251,11 +254,16 @@ def _with_line(here: str, languages: frozenset[str], line: str) -> _Expected:
 def _written_in(known: _Languages, text: str) -> frozenset[str]:
     """The language of most of its words, with those that it cannot be told from; more, where a text is in several scripts."""
     text = text[:_PLENTY]
+    said = words(text)
+    if text.isascii():  # and mostly English
+        english = sum(map(known.english.__contains__, said))
+        if english >= _KNOWN and sum(map(known.no_english.__contains__, said)) < english * _AS_MANY:
+            return _ENGLISH_ALONE
     # Most letters are ASCII's, and need not be looked at one by one.
-    scripts = Counter({_LATIN: sum(map(len, words(text)))} if text.isascii() else _scripts(text))
+    scripts = Counter({_LATIN: sum(map(len, said))} if text.isascii() else _scripts(text))
     if scripts["Japanese"] > scripts["Chinese"] / 5:  # it is written in both
         scripts["Japanese"] += scripts.pop("Chinese", 0)
-    counts = Counter(chain.from_iterable(map(known.of_word.get, words(text), repeat(()))))
+    counts = Counter(chain.from_iterable(map(known.of_word.get, said, repeat(()))))
     found: set[str] = set()
     for script, letters in scripts.items():
         if letters < scripts.total() * _PART:
@@ -320,7 +328,11 @@ def _languages(here: str) -> _Languages:
     for name, those in small.items():
         for word in those:
             of_word.setdefault(word, []).append(name)
-    return _Languages({word: tuple(of) for word, of in of_word.items()}, small, script, names, tinge)
+    english = small.get("English", frozenset())  # an author's own list may lack it
+    no_english = frozenset(word for word, of in of_word.items() if of != ["English"])
+    return _Languages(
+        {word: tuple(of) for word, of in of_word.items()}, small, script, names, english, no_english, tinge
+    )
 
 
 def _script(letter: str) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import lexicon, working_folder
+from pipeline.scorers.triggers import vocabulary
 from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import words
 
@@ -64,7 +65,8 @@ def no_echo(turn: Turn, *, share: float = 0.75) -> Score:
     line = _line(turn.line, working_folder())  # whose own lexicon goes first
     if line.solid and line.solid in (solid := "".join(words(text))) and len(line.solid) >= share * len(solid):
         return Score(0.0, "says the player's line back", text[:120])
-    if len(line.forms.intersection(words(text))) < _FEW:
+    common = line.forms & vocabulary(text)
+    if len(common) < _FEW or not _much(len({line.known.same.get(word, word) for word in common}), line):
         return GOOD
     said = _EMOTE.sub(" ", text)
     if _is_echo(words(said), "?" in said or "？" in said, line, turn.item.npc.speech, share):
@@ -78,9 +80,7 @@ def _is_echo(spoken: Sequence[str], asks: bool, line: _Line, speech: str, share:
     theirs = [word for word in said if word in line.words]
     there = set(theirs)
     all_but = len(there) >= _ALL_BUT * len(line.words) and len(there - known.formulas) >= _FEW
-    if len(there) < _FEW or (len(there - known.small) < _TELLING and not all_but):
-        return False
-    if len(there) < _MANY and len(there) < _OF_LINE * len(line.words):
+    if not _much(len(there), line) or (len(there - known.small) < _TELLING and not all_but):
         return False
     if line.asks and not asks and known.asking.isdisjoint(set(said) - line.words) and line.how.isdisjoint(said):
         return False  # an answer in the words of the question
@@ -92,6 +92,11 @@ def _is_echo(spoken: Sequence[str], asks: bool, line: _Line, speech: str, share:
     telling = [word for word in said if word not in known.nothing]
     pairs = list(pairwise(telling))
     return sum(pair in line.pairs for pair in pairs) >= _IN_ORDER * len(pairs)
+
+
+def _much(there: int, line: _Line) -> bool:
+    """Whether so many of its words are a good part of the line."""
+    return there >= _FEW and (there >= _MANY or there >= _OF_LINE * len(line.words))
 
 
 @lru_cache(maxsize=1024)

@@ -133,7 +133,7 @@ def own_words(npc: SimpleNamespace) -> frozenset[str]:
 @of_persona
 def own_stems(npc: SimpleNamespace) -> frozenset[str]:
     """The stem of every word of that."""
-    return frozenset(stems(_indexed(npc)))
+    return frozenset(map(_STEMS.__getitem__, own_words(npc)))
 
 
 def _indexed(npc: SimpleNamespace) -> str:

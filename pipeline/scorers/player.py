@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import Lazily, any_of, lexicon, working_folder
+from pipeline.scorers.triggers import vocabulary
 from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import words
 
@@ -240,8 +241,9 @@ def _about(player: _Player, text: str) -> str:
 
 def _told(turn: Turn, acts: _Acts) -> Iterator[tuple[str, str]]:
     """What is narrated of "you", with the reason."""
-    text = turn.text
-    for match in islice(_YOU.finditer(text), _ENOUGH):
+    text, said = turn.text, vocabulary(turn.text)
+    acted = "thou" in said or not acts.first_words.isdisjoint(said)
+    for match in islice(_YOU.finditer(text), _ENOUGH) if acted else ():
         verb = _base(match, acts)
         if verb is None:
             continue
@@ -264,7 +266,7 @@ def _told(turn: Turn, acts: _Acts) -> Iterator[tuple[str, str]]:
 
 
 def _search(pattern: re.Pattern[str], keys: frozenset[str], text: str) -> re.Match[str] | None:
-    return None if keys.isdisjoint(words(text)) else pattern.search(text)
+    return None if keys.isdisjoint(vocabulary(text)) else pattern.search(text)
 
 
 def _is_observed(end: int, text: str) -> bool:

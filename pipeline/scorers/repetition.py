@@ -106,6 +106,8 @@ def _plainly_new(said: tuple[str, ...], solid: bool) -> bool:
         return True
     if solid or length > _WINDOW or 3 * different < 2 * length:
         return False
+    if length - different < 3:  # in a run of three that comes again, three words come again
+        return True
     return len(set(zip(said, said[1:], said[2:], strict=False))) >= length - 2
 
 

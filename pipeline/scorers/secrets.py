@@ -27,7 +27,6 @@ _ENGLISH = 0.2  # share of function words; under it, short words are taken for t
 _SHORT = 4  # characters
 _END = re.compile(r"[.!?…\n]")
 _DIVIDES = frozenset(",;:.!?()—")
-_NUMBERED = re.compile(r"\d+")
 
 
 def keeps_secret(turn: Turn, *, share: float = 0.5, window: int = 50) -> Score:
@@ -63,7 +62,7 @@ class _Secret(NamedTuple):
     exact: bool  # whether it may be looked for word for word
     own: frozenset[str]  # its stems
     stems: frozenset[str]  # those and the ones that mean the same
-    by_stem: dict[str, tuple[tuple[int, float], ...]]  # the units that a stem speaks of, and how much of each it says
+    by_stem: dict[str, list[tuple[int, float]]]  # the units that a stem speaks of, and how much of each it says
     most: dict[str, float]  # that a stem may say of all units
     whole: float  # the weights of all units: telling words, or names of several words
     weak: bool  # nothing but everyday words
@@ -81,6 +80,12 @@ def _secret(npc: SimpleNamespace) -> _Secret:
     may_say = "\n".join((npc.greeting, npc.wants, npc.kin, *npc.knows, *npc.examples))[:_INDEXED]
     exact = long and not (sayable.issuperset(stems(hides)) and spoken in f" {' '.join(words(may_say))} ")
     by_stem: dict[str, list[tuple[int, float]]] = {}
+    most: dict[str, float] = {}
+
+    def speaks(one: str, unit: int, weight: float) -> None:
+        by_stem.setdefault(one, []).append((unit, weight))
+        most[one] = most.get(one, 0.0) + weight
+
     weights: list[float] = []
     chunks: list[int] = []
     counted: set[str] = set()  # what is said twice is one thing
@@ -93,19 +98,18 @@ def _secret(npc: SimpleNamespace) -> _Secret:
             weights.append(min(sum(weight for _, weight in telling), 1.2))
             chunks.append(number)
             for one, weight in telling:
-                by_stem.setdefault(one, []).append((len(weights) - 1, weight))
+                speaks(one, len(weights) - 1, weight)
                 for other in known.alike.get(one, ()):
-                    alike = _COMMON if other in known.common else _SIMILAR
-                    by_stem.setdefault(other, []).append((len(weights) - 1, weight * alike))
-    most = {one: sum(weight for _, weight in units) for one, units in by_stem.items()}
-    units = {one: tuple(found) for one, found in by_stem.items()}
+                    speaks(other, len(weights) - 1, weight * (_COMMON if other in known.common else _SIMILAR))
     whole = sum(weights)
     weak = whole < _ENOUGH
-    return _Secret(words(hides), exact, frozenset(counted), frozenset(units), units, most, whole, weak, tuple(chunks))
+    return _Secret(
+        words(hides), exact, frozenset(counted), frozenset(by_stem), by_stem, most, whole, weak, tuple(chunks)
+    )
 
 
 def _weight(one: str, known: Meaning, sayable: frozenset[str]) -> float:
-    return (_COMMON if one in known.common or _NUMBERED.fullmatch(one) else 1.0) * (_SAYABLE if one in sayable else 1.0)
+    return (_COMMON if one in known.common or one.isdecimal() else 1.0) * (_SAYABLE if one in sayable else 1.0)
 
 
 def _chunks(text: str, known: Meaning) -> list[list[Spelled]]:
@@ -169,7 +173,7 @@ def _told(secret: _Secret, said: tuple[str, ...], turn: Turn, least: float, wind
     return None
 
 
-Hits = list[tuple[int, tuple[tuple[int, float], ...]]]  # the number of a word, and what it says of which units
+Hits = list[tuple[int, list[tuple[int, float]]]]  # the number of a word, and what it says of which units
 
 
 def _covered(hits: Hits) -> dict[int, float]:

@@ -3,9 +3,11 @@
 import re
 import unicodedata
 from functools import lru_cache
+from types import SimpleNamespace
 
 from pipeline.errors import ConfigError
 from pipeline.records import Score, Turn
+from pipeline.scorers.meaning import of_persona
 from pipeline.scorers.verdict import GOOD, SILENT
 
 _NO_END = re.compile(r"(?:Mr|Mrs|Ms|Dr|Prof|Capt|Lt|Sgt|vs|e\.g|i\.e)\.")  # a name or an example follows
@@ -15,9 +17,10 @@ _QUOTES = frozenset("\"'*_`“”‘’«»„‹›")  # which of them open and
 
 def non_empty(turn: Turn) -> Score:
     """1 if there is any letter or digit in it."""
-    if any(c.isalnum() for c in turn.text):
+    text = turn.text
+    if text[:1].isalnum() or any(c.isalnum() for c in text):
         return GOOD
-    return Score(0.0, "nothing was said", turn.text[:80])
+    return Score(0.0, "nothing was said", text[:80])
 
 
 def finished(turn: Turn) -> Score:
@@ -32,12 +35,20 @@ def finished(turn: Turn) -> Score:
         return GOOD
     completion = turn.completion
     cut = completion is not None and completion.finish_reason == "length"
-    if not cut and any(line and not _ends(line) for line in turn.item.npc.examples):
+    if not cut and _ends_openly(turn.item.npc):
         return Score(1.0, "ends like the persona's example lines")
     return Score(0.0, "cut off by the token limit" if cut else "no end of a sentence", text[-60:])
 
 
+@of_persona
+def _ends_openly(npc: SimpleNamespace) -> bool:
+    """Whether one of its own lines has no end."""
+    return any(line and not _ends(line) for line in npc.examples)
+
+
 def _ends(text: str) -> bool:
+    if text[-1:] in ("!", "?"):
+        return True
     text = _visible(text)
     last, before = text[-1:], text[-2:-1]
     if last in _QUOTES and not (last == "»" and "«" in text):  # the French put a blank before it
@@ -62,9 +73,12 @@ def box_length(turn: Turn, *, words: int = 60, characters: int = 400) -> Score:
 
     (Lines in shipped games: median 17 words, 95 % under 30.)
     """
-    has_words, has_characters = len(turn.text.split()), len(turn.text)
+    has_characters = len(turn.text)
     if not has_characters:
         return SILENT
+    if has_characters < min(2 * words, characters):  # so many words need as many blanks
+        return GOOD
+    has_words = len(turn.text.split())
     if has_words > words or has_characters > characters:
         return Score(0.0, f"{has_words} words, {has_characters} characters", turn.text[-60:])
     return GOOD
@@ -73,6 +87,7 @@ def box_length(turn: Turn, *, words: int = 60, characters: int = 400) -> Score:
 _PLENTY = 20_000  # characters; nobody keeps a longer reply for its format
 _EMOTES = ("any", "asterisks", "parentheses", "none")
 _SUSPECT = re.compile(r"[#<>{}\[\]|\\`$%&•●▪◦‣_~\n:：=\u20e3]|\*\*|\A[-*+] |1[.)] |www\.")
+_PROSE = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,;!?'\"-()+"  # no mark of _SUSPECT, but for the first
 _TAGS = (
     r"b|i|u|em|strong|small|br|p|div|span|hr|h[1-6]|ul|ol|li|a|img|code|pre|sub|sup|table|tr|td|th|font|center|blockquote"
     r"|think|thinking|thought|thoughts|action|actions|speech|say|dialog|dialogue|emote|emotion|mood|narration|narrator|scene"
@@ -143,7 +158,9 @@ def plain_format(turn: Turn, *, emotes: str = "any") -> Score:
         return SILENT
     if emotes != "any" and (found := _gesture(text, emotes)):
         return Score(0.0, f"a gesture, where emotes are {emotes!r}", found[:120])
-    if not _SUSPECT.search(text):
+    # Most replies have but letters and the marks of plain prose: to delete those is faster than any pattern.
+    prose = text.isascii() and not text.encode().translate(None, _PROSE) and text[0] not in "-+"
+    if (prose and "www." not in text) or not _SUSPECT.search(text):
         return GOOD
     if match := _FORMAT.search(text):
         return Score(0.0, f"has {_REASONS[(match.lastindex or 1) - 1]}", match[0].strip()[:120])

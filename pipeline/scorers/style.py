@@ -17,6 +17,8 @@ import numpy as np
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import lexicon, working_folder
 from pipeline.scorers.meaning import about, of_persona
+from pipeline.scorers.pieces import everyday_english
+from pipeline.scorers.triggers import vocabulary
 from pipeline.scorers.verdict import SILENT
 from pipeline.scorers.words import spans, words
 
@@ -39,6 +41,7 @@ _NOT_JUST = re.compile(
 )
 _ENOUGH = 100  # hits; nobody has to count on
 _DENYING = frozenset(("just", "merely", "simply", "about"))
+_NOT = frozenset(("not", "isn't", "aren't", "wasn't", "weren't"))
 
 
 def slop(turn: Turn) -> Score:
@@ -50,8 +53,9 @@ def slop(turn: Turn) -> Score:
     said = words(turn.text)
     if not said:
         return SILENT
-    found = list(islice(_stock(said, _phrases(working_folder())), _ENOUGH))
-    if not _DENYING.isdisjoint(said):
+    there, listed = vocabulary(turn.text), _phrases(working_folder())
+    found = [] if listed.triggers.isdisjoint(there) else list(islice(_stock(said, listed.by_key), _ENOUGH))
+    if not _DENYING.isdisjoint(there) and not _NOT.isdisjoint(there):
         found += islice(_denials(turn.text), _ENOUGH)
     if not found:
         return _CLEAN
@@ -71,8 +75,6 @@ _CLEAN = Score(0.0)
 
 def _stock(said: Phrase, listed: Mapping[str, list[tuple[float, int, Phrase]]]) -> Iterator[tuple[float, int, int]]:
     """Weight, first word and end of each phrase that is said; of those that overlap, the first and longest."""
-    if listed.keys().isdisjoint(said):
-        return
     hits = []
     for at, word in enumerate(said):
         for weight, before, phrase in listed.get(word, ()):
@@ -111,10 +113,15 @@ def _denials(text: str) -> Iterator[tuple[float, int, int]]:
         yield 1.0, bisect_left(starts, match.start()), bisect_left(starts, match.end())
 
 
+class _Listed(NamedTuple):
+    triggers: frozenset[str]  # a reply without any of these words has none of the phrases
+    by_key: Mapping[str, list[tuple[float, int, Phrase]]]  # weight, number of the key word, and phrase, by the key word
+
+
 @lru_cache(maxsize=4)
-def _phrases(_where: str) -> Mapping[str, list[tuple[float, int, Phrase]]]:
-    """Weight, number of the key word, and phrase, by the key word: of those before any slot a long one, in few phrases."""
-    sections = lexicon("slop")
+def _phrases(_where: str) -> _Listed:
+    """The key word is a rare one in few phrases, before any slot."""
+    sections, everyday = lexicon("slop"), everyday_english()
     listed = [
         (weight, tuple(word for piece in entry.split() for word in ((_SLOT,) if piece == _SLOT else words(piece))))
         for section, weight in _WEIGHTS.items()
@@ -122,12 +129,14 @@ def _phrases(_where: str) -> Mapping[str, list[tuple[float, int, Phrase]]]:
     ]
     times = Counter(word for _, phrase in listed for word in phrase)
     found: dict[str, list[tuple[float, int, Phrase]]] = {}
+    triggers: set[str] = set()
     for weight, phrase in listed:
         fixed = phrase[: phrase.index(_SLOT)] if _SLOT in phrase else phrase
         if fixed:
-            _, _, key = max((len(word) > 4, -times[word], at) for at, word in enumerate(fixed))
+            _, _, key = max((everyday.tells(word), -times[word], at) for at, word in enumerate(fixed))
             found.setdefault(fixed[key], []).append((weight, key, phrase))
-    return found
+            triggers.add(max(phrase, key=lambda word: (word != _SLOT and everyday.tells(word), len(word))))
+    return _Listed(frozenset(triggers), found)
 
 
 def _own(turn: Turn) -> str:
@@ -226,6 +235,9 @@ _MOST = 4000  # characters of a persona's lines
 _LONG = 8
 _SENTENCES = re.compile(r"[^.!?…。！？\n]+[.!?…。！？]?")
 _SHOUTED = re.compile(r"\b[A-Z]{2,}\b")
+_CAPITALS = bytes(
+    65 if chr(code).isupper() and code < 128 else 32 for code in range(256)
+)  # a quick look for two in a row
 _ENDS = {sign: "#" + sign for sign in ".!?…"}
 _SIGNS = [(sign, "#" + sign) for sign in ',;:—*"']
 
@@ -257,7 +269,8 @@ def _marks(text: str) -> list[str]:
             marks.append(_ENDS.get(sentence[-1], "#-"))
     marks += ["#long" for word in said if len(word) >= _LONG]
     marks += ["#contraction"] * (text.count("'") + text.count("’"))
-    marks += ["#shouted"] * len(_SHOUTED.findall(text))
+    if b"AA" in text.encode("utf-8", "replace").translate(_CAPITALS):
+        marks += ["#shouted"] * len(_SHOUTED.findall(text))
     for sign, mark in _SIGNS:
         if sign in text:
             marks += [mark] * text.count(sign)

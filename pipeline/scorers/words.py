@@ -36,15 +36,16 @@ _TYPOGRAPHIC = (("’", "'"), ("‘", " "), ("“", " "), ("”", " "), ("—", 
 _SPACED = bytes(code if WORD.fullmatch(chr(code)) or chr(code) == "'" else 32 for code in range(128)) + bytes(128)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def plain(text: str) -> str:
     """In lower case, with straight apostrophes and quotes, without asterisks, one blank between words."""
-    for mark, straight in _STRAIGHT:
+    for mark, straight in _STRAIGHT if not text.isascii() else ():
         text = text.replace(mark, straight)
+    text = text.replace("*", "")
     return " ".join(text.casefold().split())
 
 
-_STRAIGHT = (("’", "'"), ("‘", "'"), ("“", '"'), ("”", '"'), ("*", ""))
+_STRAIGHT = (("’", "'"), ("‘", "'"), ("“", '"'), ("”", '"'))
 
 
 def has_word(word: str, text: str) -> bool:
