@@ -50,8 +50,10 @@ def checks_claims(turn: Turn) -> Score:
     if not turn.text:
         return SILENT
     line = turn.line[:_LOOKED_AT]
-    bracketed = "(" in line or "*" in line or "[" in line or "{" in line
-    claim = _claim(line, turn.item.npc.name, working_folder()) if bracketed else None
+    claim = None
+    if "(" in line or "*" in line or "[" in line or "{" in line:
+        name = plain(turn.item.npc.name)
+        claim = _claim(line, name if name in plain(line) else "", working_folder())
     if claim is None:
         return Score(None, "the player claims nothing in brackets")
     if not _may_be_taken(turn.text, claim):
@@ -99,7 +101,8 @@ class _Claim(NamedTuple):
 
 @lru_cache(maxsize=512)
 def _claim(line: str, name: str, where: str) -> _Claim | None:
-    """`where` is the working directory, whose own lexicon goes first."""
+    """`name`: the NPC's, plain, if the line has it: else one claim is the same for all. `where` is the working directory, whose
+    own lexicon goes first."""
     lists, known = _lists(where), meaning()
     claimed = []
     for match in _BRACKETED.finditer(line):
@@ -110,11 +113,11 @@ def _claim(line: str, name: str, where: str) -> _Claim | None:
     if not claimed:
         return None
     telling = [word for text in claimed for word in words(text) if word not in known.function]
-    itself = f"{plain(name)} is now"
+    itself = f"{name} is now"
     return _Claim(
         frozenset(map(stem, telling)),
         frozenset(stem(word) for text in claimed for word in _news(words(text), lists, known)),
-        any(_YOU_ARE_NOW.search(text) or has_word(itself, text) for text in claimed),
+        any(_YOU_ARE_NOW.search(text) or (name and has_word(itself, text)) for text in claimed),
         frozenset(form for word in telling for form in (word, word.removesuffix("s"), word + "s")),
         frozenset(word for word in telling if lists["titles"].begins(word) == word),
     )
@@ -134,7 +137,7 @@ def _news(said: tuple[str, ...], lists: Mapping[str, _Phrases], known: Meaning) 
 
 def _is_told(said: str, name: str, lists: Mapping[str, _Phrases]) -> bool:
     """Whether it tells of somebody, and is no mere manner of speaking: "(whispering)", "(in a low voice)"."""
-    if any(lists["addressed"].within(said)) or plain(name) in said:
+    if any(lists["addressed"].within(said)) or (name and name in said):
         return True
     first = words(said)[:1]
     return len(words(said)) >= _TOLD and not lists["manner"].begins(said) and not first[0].endswith("ly")

@@ -7,7 +7,20 @@ from typing import NamedTuple
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.meaning import own_words, stem, stems
-from pipeline.scorers.settled import LOOKED_AT, NAME, NUMBER, NUMBERS, VALUES, Facts, Kin, asked, facts, number
+from pipeline.scorers.settled import (
+    LIVING,
+    LOOKED_AT,
+    NAME,
+    NAMING,
+    NUMBER,
+    NUMBERS,
+    VALUES,
+    Facts,
+    Kin,
+    asked,
+    facts,
+    number,
+)
 from pipeline.scorers.triggers import vocabulary
 from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import words
@@ -67,10 +80,13 @@ def true_to_facts(turn: Turn) -> Score:
     if not settled.any:
         return Score(None, "the persona names no age, trade, kin or home")
     said, wanted = vocabulary(turn.text), asked(turn.line)
+    there = (settled.lists.triggers & said) | (settled.of_kin & said)
+    if not there and not wanted:
+        return GOOD
     of_itself = not _FIRST.isdisjoint(said)
     whole = None
     for what, rule in _RULES.items():
-        tells = (of_itself or not rule.of_itself) and not rule.needed(settled).isdisjoint(said)
+        tells = (of_itself or not rule.of_itself) and not rule.needed(settled).isdisjoint(there)
         if tells or (wanted and _is_asked(what, wanted)):
             whole = whole or _Said(turn.text[:LOOKED_AT].replace("’", "'"), turn.line, wanted, said)
             if (found := rule.contradicted(whole, settled)) is not None:
@@ -342,8 +358,6 @@ _KIN_RULES: dict[Callable[[_Said, Facts], Found], frozenset[str]] = {
     _fate: frozenset(("is", "are", "died", "drowned", "passed", "was", "were")),
 }
 _FIRST = frozenset(("i", "i'm", "i've", "my"))
-_NAMING = frozenset(("name", "name's", "call", "calls", "called", "go"))
-_LIVING = frozenset(("live", "dwell", "reside", "lodge", "sleep", "home"))
 
 
 class _Rule(NamedTuple):
@@ -355,10 +369,10 @@ class _Rule(NamedTuple):
 
 _RULES = {
     "age": _Rule("is another age", _wrong_age, lambda settled: NUMBERS, True),
-    "name": _Rule("has another name", _wrong_name, lambda settled: _NAMING, False),
+    "name": _Rule("has another name", _wrong_name, lambda settled: NAMING, False),
     "trade": _Rule("has another trade", _wrong_trade, lambda settled: settled.lists.trade_words, True),
     "kin": _Rule("has other kin", _wrong_kin, lambda settled: settled.of_kin, False),
-    "home": _Rule("lives elsewhere", _wrong_home, lambda settled: _LIVING, True),
+    "home": _Rule("lives elsewhere", _wrong_home, lambda settled: LIVING, True),
     "knows": _Rule(
         "tells otherwise what it knows", _wrong_knowledge, lambda settled: settled.lists.of_knowledge, False
     ),

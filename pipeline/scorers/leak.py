@@ -157,8 +157,13 @@ class _Prompt:
         return _in_a_row(words("\n".join((*_facts(self._npc), self._npc.description))[:_INDEXED]))
 
     @cached_property
+    def told_row(self) -> str:
+        """Its telling words in a row."""
+        return _in_a_row(_telling(self._system, self.function))
+
+    @cached_property
     def told(self) -> set[int]:
-        """Its telling words, three in a row."""
+        """The same, three by three."""
         return _grams([self._system], self.function)
 
     @cached_property
@@ -234,14 +239,14 @@ def _nearly(turn: Turn, prompt: _Prompt, near: int, of_rules: int, after_cue: in
     """Where stretches of telling words that stand so in the prompt add up, or ""."""
     said, all_stems = words(turn.text)[:_WORDS], stems(turn.text)
     function, telling = prompt.function, prompt.telling
-    if "aaa" not in "".join(
-        ["a" if one in telling else "b" for word, one in zip(said, all_stems, strict=False) if word not in function]
-    ):
-        return ""  # no three in a row are the prompt's
     told = [one for word, one in zip(said, all_stems, strict=False) if word not in function]
-    grams = list(_runs(told, 3))
-    if prompt.told.isdisjoint(grams):
+    theirs = "".join(["+" if one in telling else "-" for one in told])
+    if "+++" not in theirs:  # nothing that counts is shorter
         return ""
+    starts = (at for at in range(len(told)) if theirs.startswith("+++", at))
+    if not any(_in_a_row(told[at : at + 3]) in prompt.told_row for at in starts):
+        return ""
+    grams = list(_runs(told, 3))
     asked = _grams([turn.line[:_INDEXED]], prompt.function)
     hits = [
         n for n, gram in enumerate(grams) if gram in prompt.told and gram not in prompt.sayable and gram not in asked

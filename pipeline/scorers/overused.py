@@ -1,7 +1,7 @@
 """Phrases that many NPCs of the run have in their mouths."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ from pipeline.records import Score
 from pipeline.scorers.pieces import (
     READ,
     Everyday,
+    Hashes,
     by_start,
     everyday_english,
     hashes_of,
@@ -43,7 +44,7 @@ class Overused:
         self._everyday = everyday_english()
         self._personas: dict[str, int] = {}
         self._replies = 0
-        self._waiting: list[tuple[int, str, tuple[str, ...]]] = []
+        self._waiting: list[tuple[int, str, tuple[str, ...], Hashes]] = []
         self._sketch = np.zeros(1 << _SKETCH_BITS, np.uint32)
         self._uses: dict[tuple[str, ...], _Uses] = {}
         self._phrases: dict[tuple[str, ...], list[tuple[str, ...]]] | None = None
@@ -54,7 +55,7 @@ class Overused:
         self._phrases = None
         heard = pieces_of(said.text)[0][:READ]
         if self._everyday.knows(heard):
-            self._waiting.append((speaker, said.line, heard))
+            self._waiting.append((speaker, said.line, heard, hashes_of(said.text)))
         if len(self._waiting) >= _AT_ONCE:
             self._count()
 
@@ -102,9 +103,8 @@ class Overused:
     def _count(self) -> None:
         """Take in the replies that wait: all runs of three words into the sketch, frequent ones and those around into the
         table."""
-        heard = [said for _, _, said in self._waiting]
-        hashes = np.fromiter(hashes_of(chain.from_iterable(heard)), np.uint64)
-        keys = keys_of(hashes, 3)
+        heard = [hashes for _, _, _, hashes in self._waiting]
+        keys = keys_of(np.concatenate([np.zeros(0, np.uint64), *heard]), 3)
         lengths = np.fromiter(map(len, heard), np.int64, len(heard))
         ends = np.cumsum(lengths)
         reply = np.repeat(np.arange(len(heard)), lengths)[: len(keys)]
@@ -114,7 +114,7 @@ class Overused:
         np.add.at(self._sketch, once, 1)
         frequent = whole & (self._sketch[place] >= max(_FEW, self._share / 2 * self._replies))
         for number in np.unique(reply[frequent]).tolist():
-            speaker, line, said = self._waiting[number]
+            speaker, line, said, _ = self._waiting[number]
             hits = frequent[ends[number] - len(said) : ends[number] - 2].tolist()
             asked = _spelled(pieces_of(line)[0][:READ])
             for phrase in {phrase for phrase in phrases_in(said, hits) if _spelled(phrase) not in asked}:

@@ -43,7 +43,8 @@ class OwnWords:
         self._personas: dict[str, int] = {}
         self._names: list[str] = []
         self._speakers, self._texts = array("i"), array("q")  # of each reply: who, and a hash of it
-        self._heard, self._ends = array("Q"), array("q")  # words not yet taken, and where each reply ends
+        self._heard: list[Hashes] = []  # words of replies not yet taken
+        self._waiting = 0  # words in them
         self._rows: list[tuple[Hashes, npt.NDArray[np.int32]]] = []  # runs of words, each with the number of the reply
         self._remembered = 0
         self._shared: _Shared | None = None
@@ -57,9 +58,9 @@ class OwnWords:
             return
         self._speakers.append(speaker)
         self._texts.append(hash(said))
-        self._heard.extend(hashes_of(pieces_of(said.text)[0][:READ]))
-        self._ends.append(len(self._heard))
-        if len(self._heard) >= _BATCH:
+        self._heard.append(hashes_of(said.text))
+        self._waiting += len(self._heard[-1])
+        if self._waiting >= _BATCH:
             self._take()
 
     def score(self, said: "Said") -> Score:
@@ -76,7 +77,7 @@ class OwnWords:
         least = self._words * scale
         if len(pieces) < max(least, _RUN):
             return GOOD
-        keys = keys_of(np.fromiter(hashes_of(pieces), np.uint64, len(pieces)), _RUN)
+        keys = keys_of(hashes_of(said.text), _RUN)
         at = self._shared.keys.searchsorted(keys)
         others = (self._shared.keys[at] == keys) & (self._shared.owners[at] != self._personas.get(said.persona_id, -1))
         rare = others & (self._shared.speakers[at] < self._everybody)
@@ -119,9 +120,11 @@ class OwnWords:
 
     def _take(self) -> None:
         """Turn what was heard into runs of words."""
-        heard, ends = np.array(self._heard, np.uint64), np.array(self._ends)
-        self._heard, self._ends = array("Q"), array("q")
-        reply = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))[: max(0, len(heard) - _RUN + 1)]
+        heard = np.concatenate([_NOTHING, *self._heard])
+        lengths = np.fromiter(map(len, self._heard), np.int64, len(self._heard))
+        ends = np.cumsum(lengths)
+        self._heard, self._waiting = [], 0
+        reply = np.repeat(np.arange(len(ends)), lengths)[: max(0, len(heard) - _RUN + 1)]
         whole = np.arange(len(reply)) + _RUN <= ends[reply]
         numbers = (reply[whole] + len(self._speakers) - len(ends)).astype(np.int32)
         self._rows.append((keys_of(heard, _RUN)[whole], numbers))
@@ -183,6 +186,7 @@ _TELLING = (
 )
 _BATCH = 1 << 16
 _REMEMBERED = 1 << 23  # runs of words: 100 MB, 400,000 replies of 25 words
+_NOTHING = np.zeros(0, np.uint64)
 _END = np.array([0xFFFF_FFFF_FFFF_FFFF], np.uint64)
 
 

@@ -131,9 +131,11 @@ _KEPT = 1 << 16  # words
 _HASHES = _Hashes()
 
 
-def hashes_of(said: Iterable[str]) -> Iterator[int]:
-    """64 bits for each word, the same on any machine; `hash` is not."""
-    return map(_HASHES.__getitem__, said)
+@lru_cache(maxsize=64)
+def hashes_of(text: str) -> Hashes:
+    """64 bits for each of the first pieces of a text, the same on any machine; `hash` is not."""
+    said = pieces_of(text)[0][:READ]
+    return np.fromiter(map(_HASHES.__getitem__, said), np.uint64, len(said))
 
 
 def keys_of(hashes: Hashes, run: int) -> Hashes:

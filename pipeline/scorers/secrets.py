@@ -2,11 +2,12 @@
 
 import re
 from bisect import bisect_left
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import NamedTuple
 
 from pipeline.records import Score, Turn
+from pipeline.scorers.lexicon import working_folder
 from pipeline.scorers.meaning import Meaning, meaning, of_persona, own_stems, stem, stems
 from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import spans, words
@@ -41,7 +42,7 @@ def keeps_secret(turn: Turn, *, share: float = 0.5, window: int = 50) -> Score:
         return Score(None, "the persona hides nothing")
     secret = _secret(npc)
     said = stems(turn.text)[:_WORDS]
-    spoken = secret.stems.intersection(said)
+    spoken = secret.most.keys() & said
     if not spoken:
         return GOOD
     if secret.own <= spoken and (at := _exact(secret, turn)) is not None:
@@ -57,55 +58,66 @@ def keeps_secret(turn: Turn, *, share: float = 0.5, window: int = 50) -> Score:
 Spelled = tuple[re.Match[str], str]  # where a word is, and its stem
 
 
-class _Secret(NamedTuple):
-    words: tuple[str, ...]
-    exact: bool  # whether it may be looked for word for word
-    own: frozenset[str]  # its stems
-    stems: frozenset[str]  # those and the ones that mean the same
-    by_stem: dict[str, list[tuple[int, float]]]  # the units that a stem speaks of, and how much of each it says
-    most: dict[str, float]  # that a stem may say of all units
-    whole: float  # the weights of all units: telling words, or names of several words
-    weak: bool  # nothing but everyday words
-    chunks: tuple[int, ...]  # by unit: what stands together in the secret ("a jar of eel oil")
+class _Secret:
+    """What a persona hides, by units: telling words, or names of several words, with what each of their stems says of it."""
+
+    def __init__(self, npc: SimpleNamespace) -> None:
+        known, speak = meaning(), _speaking(working_folder())
+        hides = npc.hides[:_LONGEST]
+        self.words = words(hides)
+        sayable = own_stems(npc)
+        names = {stem(word) for word in words(npc.name)}
+        long = len(self.words) >= _SECRET_WORDS or (len(hides) >= _UNSPACED and not hides.isascii())
+        may_say = "\n".join((npc.greeting, npc.wants, npc.kin, *npc.knows, *npc.examples))[:_INDEXED]
+        # Whether it may be looked for word for word.
+        self.exact = long and not (
+            sayable.issuperset(stems(hides)) and f" {' '.join(self.words)} " in f" {' '.join(words(may_say))} "
+        )
+        self._units: list[list[tuple[str, float]]] = []
+        self.chunks: list[int] = []  # by unit: what stands together in the secret ("a jar of eel oil")
+        self.own: set[str] = set()  # its stems; what is said twice is one thing
+        self.most = most = dict[str, float]()  # what a stem, or one that means the same, may say of all units
+        self.whole = 0.0  # the weights of all units
+        for number, chunk in enumerate(_chunks(hides, known)):
+            for unit in _units(chunk):
+                telling = [
+                    (one, _weight(one, known, sayable)) for one in unit if one not in names and one not in self.own
+                ]
+                if not telling:
+                    continue
+                self._units.append(telling)
+                self.chunks.append(number)
+                self.whole += min(sum([weight for _, weight in telling]), 1.2)
+                for one, weight in telling:
+                    self.own.add(one)
+                    for other, share in speak.get(one) or ((one, 1.0),):
+                        most[other] = most.get(other, 0.0) + weight * share
+        self.weak = self.whole < _ENOUGH  # nothing but everyday words
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[tuple[int, float]]]:
+        """The units that a stem speaks of, and how much of each it says: only what comes near to telling asks for it."""
+        speak, found = _speaking(working_folder()), dict[str, list[tuple[int, float]]]()
+        for number, unit in enumerate(self._units):
+            for one, weight in unit:
+                for other, share in speak.get(one) or ((one, 1.0),):
+                    found.setdefault(other, []).append((number, weight * share))
+        return found
 
 
 @of_persona
 def _secret(npc: SimpleNamespace) -> _Secret:
+    return _Secret(npc)
+
+
+@lru_cache(maxsize=4)
+def _speaking(_where: str) -> dict[str, tuple[tuple[str, float], ...]]:
+    """The stems that stand for one that has others of its meaning, and how well: itself first."""
     known = meaning()
-    hides = npc.hides[:_LONGEST]
-    sayable = own_stems(npc)
-    names = {stem(word) for word in words(npc.name)}
-    spoken = f" {' '.join(words(hides))} "
-    long = len(words(hides)) >= _SECRET_WORDS or (len(hides) >= _UNSPACED and not hides.isascii())
-    may_say = "\n".join((npc.greeting, npc.wants, npc.kin, *npc.knows, *npc.examples))[:_INDEXED]
-    exact = long and not (sayable.issuperset(stems(hides)) and spoken in f" {' '.join(words(may_say))} ")
-    by_stem: dict[str, list[tuple[int, float]]] = {}
-    most: dict[str, float] = {}
-
-    def speaks(one: str, unit: int, weight: float) -> None:
-        by_stem.setdefault(one, []).append((unit, weight))
-        most[one] = most.get(one, 0.0) + weight
-
-    weights: list[float] = []
-    chunks: list[int] = []
-    counted: set[str] = set()  # what is said twice is one thing
-    for number, chunk in enumerate(_chunks(hides, known)):
-        for unit in _units(chunk):
-            telling = [(one, _weight(one, known, sayable)) for one in unit if one not in names and one not in counted]
-            counted.update(one for one, _ in telling)
-            if not telling:
-                continue
-            weights.append(min(sum(weight for _, weight in telling), 1.2))
-            chunks.append(number)
-            for one, weight in telling:
-                speaks(one, len(weights) - 1, weight)
-                for other in known.alike.get(one, ()):
-                    speaks(other, len(weights) - 1, weight * (_COMMON if other in known.common else _SIMILAR))
-    whole = sum(weights)
-    weak = whole < _ENOUGH
-    return _Secret(
-        words(hides), exact, frozenset(counted), frozenset(by_stem), by_stem, most, whole, weak, tuple(chunks)
-    )
+    return {
+        one: ((one, 1.0), *((other, _COMMON if other in known.common else _SIMILAR) for other in others))
+        for one, others in known.alike.items()
+    }
 
 
 def _weight(one: str, known: Meaning, sayable: frozenset[str]) -> float:
@@ -121,7 +133,8 @@ def _chunks(text: str, known: Meaning) -> list[list[Spelled]]:
     if sum(word in little for word in said) < _ENGLISH * len(said):
         little = frozenset(word for word in said if len(word) <= _SHORT)
     for span, word, one in zip(spans(text), said, stems(text), strict=True):
-        if not _DIVIDES.isdisjoint(text[end : span.start()]):
+        between = text[end : span.start()]
+        if between != " " and not _DIVIDES.isdisjoint(between):
             chunks.append([])
         if word not in little:
             chunks[-1].append((span, one))

@@ -23,6 +23,8 @@ VALUES = {**{word: n for n, word in enumerate(_ONES, 1)}, **{word: n * 10 for n,
 NUMBER = rf"(?:\d{{1,3}}|(?:{'|'.join(_TENS)})(?:[- ](?:{'|'.join(_ONES)}))?|{'|'.join(_ONES)})"
 NAME = r"[A-Z][\w'-]*[\w]"
 NUMBERS = frozenset((*VALUES, *map(str, range(2, 200)))) - {"one"}
+NAMING = frozenset(("name", "name's", "call", "calls", "called", "go"))
+LIVING = frozenset(("live", "dwell", "reside", "lodge", "sleep", "home"))
 _NOTHING: frozenset[str] = frozenset()
 
 # "a dwarf of fifty-eight who ...", "a widow, seventy years old", "the sixty-eight-year-old keeper"; not "a mother of four".
@@ -77,6 +79,7 @@ class Lists(NamedTuple):
     trade: Mapping[str, int]  # which line of the lexicon a word is in
     trade_words: frozenset[str]
     kin_words: frozenset[str]
+    triggers: frozenset[str]  # a reply without any of these, and of kin, says nothing of all this
     verbs: Mapping[str, str]  # "bake": baker
     dwelling: Mapping[str, int]
     either: tuple[frozenset[str], ...]
@@ -185,6 +188,7 @@ def _read(found: Mapping[str, tuple[str, ...]]) -> Lists:
     pairs = (line.partition(" | ") for line in found.get("trade verbs", ()))
     verbs = {verb: trade_ for verb, _, trade_ in pairs}
     either = tuple(frozenset(line.split()) for line in found.get("either", ()))
+    of_knowledge = NUMBERS.union(form for words in either for word in words for form in (word, f"{word}s"))
     kin = any_of(kinds)
     no = r"(?:haven't|have not|never had|don't have|do not have|have never had|haven't got|have not got) (?:got )?(?:an?|any)"
     stop = r"(?=[.,;:!?…\"”)—–]|$)"
@@ -198,10 +202,11 @@ def _read(found: Mapping[str, tuple[str, ...]]) -> Lists:
         trade=trade,
         trade_words=frozenset(trade),
         kin_words=frozenset((*kinds, "married", "wed")),
+        triggers=of_knowledge | NAMING | LIVING | trade.keys(),
         verbs=verbs,
         dwelling={word: n for n, line in enumerate(found.get("dwellings", ())) for word in line.split()},
         either=either,
-        of_knowledge=NUMBERS.union(form for words in either for word in words for form in (word, f"{word}s")),
+        of_knowledge=of_knowledge,
         dead=frozenset(found.get("dead", ())),
         gone=frozenset(found.get("gone", ())),
         hearsay=frozenset(found.get("hearsay", ())),
@@ -293,9 +298,10 @@ def _without(kin: str, lists: Lists) -> frozenset[str]:
 
 def _counted(knows: list[str], known: Meaning) -> Iterator[Counted]:
     for line in knows:
-        said, all_stems = words(line), stems(line)
-        if sum(word in VALUES for word in said) != 1 or "-" in line:
+        said = words(line)
+        if VALUES.keys().isdisjoint(said) or sum(word in VALUES for word in said) != 1 or "-" in line:
             continue  # "a hundred and twelve", "forty-one": which of them is it?
+        all_stems = stems(line)
         at = next(at for at, word in enumerate(said) if word in VALUES)
         if at + 1 < len(said) and said[at + 1] not in known.function:
             others = _telling(line, known) - {all_stems[at], all_stems[at + 1]}

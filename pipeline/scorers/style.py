@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from heapq import nsmallest
-from itertools import islice
+from itertools import islice, repeat
 from math import exp, inf, log, log1p
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -189,10 +189,10 @@ class Voice:
         own = self._own(npc)
         if own.length < self._example_words:
             return Score(None, "too few example lines")
-        asked, row = frozenset(words(turn.line)), self._rows.get
-        marks = [mark for mark in _marks(text) if mark not in asked]
-        mine = len(marks) * own.loss + sum([own.gains[mark] for mark in marks if mark in own.gains])
-        each = self._gains.take([row(mark, 0) for mark in marks], 0)
+        asked = frozenset(words(turn.line))
+        marks = [word for word in said if word not in asked] + _marks_of_style(text)
+        mine = len(marks) * own.loss + sum(map(own.gains.get, marks, repeat(0.0)))
+        each = self._gains.take([*map(self._rows.get, marks, repeat(0))], 0)
         others = np.add.reduce(each, 0)
         if (number := self._ids.get(npc.id)) is not None:
             others[number] = -np.inf
@@ -251,23 +251,23 @@ def _length(lines: tuple[str, ...]) -> int:
 
 
 def _counted(lines: tuple[str, ...]) -> Counter[str]:
-    return Counter(_marks("\n".join(lines)[:_MOST]))
+    text = "\n".join(lines)[:_MOST]
+    return Counter([*words(text), *_marks_of_style(text)])
 
 
 def _loss(counts: Counter[str]) -> float:
     return -log1p(counts.total() / _PRIOR)
 
 
-def _marks(text: str) -> list[str]:
-    """The words, and marks of style, which begin with "#"."""
-    said = words(text)
-    marks = list(said)
+def _marks_of_style(text: str) -> list[str]:
+    """They begin with "#", which no word does."""
+    marks: list[str] = []
     for sentence in _SENTENCES.findall(text):
         length = len(sentence.split())
         if length:
             marks.append(_LENGTHS[length] if length < len(_LENGTHS) else _LENGTHS[-1])
             marks.append(_ENDS.get(sentence[-1], "#-"))
-    marks += ["#long" for word in said if len(word) >= _LONG]
+    marks += ["#long" for word in words(text) if len(word) >= _LONG]
     marks += ["#contraction"] * (text.count("'") + text.count("’"))
     if b"AA" in text.encode("utf-8", "replace").translate(_CAPITALS):
         marks += ["#shouted"] * len(_SHOUTED.findall(text))
