@@ -31,6 +31,7 @@ class _Known(NamedTuple):
     """What the lexicon knows."""
 
     same: Mapping[str, str]  # a word, to the one that stands for it and others
+    others: Mapping[str, frozenset[str]]  # from that one back to all
     nothing: frozenset[str]
     small: frozenset[str]  # beside those, what any two texts have
     formulas: frozenset[str]
@@ -108,7 +109,7 @@ def _line(line: str, here: str) -> _Line:
     solid = "".join(words(line)) if _UNSPACED.search(line) else ""
     return _Line(
         words=frozenset(said),
-        forms=frozenset(said).union(word for word, stands_for in known.same.items() if stands_for in said),
+        forms=frozenset(said).union(*[known.others[word] for word in said if word in known.others]),
         pairs=frozenset(pairwise(telling)),
         asks=asks,
         how=known.questions.intersection(said) if asks else frozenset(),
@@ -131,6 +132,7 @@ def _known(here: str) -> _Known:
     stand_for_others = frozenset(same.values())
     return _Known(
         same=same,
+        others={one: frozenset(word for word, other in same.items() if other == one) for one in stand_for_others},
         nothing=section("nothing", "small") - section("no"),
         small=section("nothing", "small", "formulas", "no") | stand_for_others,
         formulas=section("formulas"),

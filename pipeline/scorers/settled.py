@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
 from pipeline.scorers.meaning import Meaning, meaning, of_persona, stem, stems
+from pipeline.scorers.triggers import vocabulary
 from pipeline.scorers.words import plain, words
 
 LOOKED_AT = 4_000  # characters of a field, a line or a reply: claims come early
@@ -99,6 +100,7 @@ class Lists(NamedTuple):
     is_a: re.Pattern[str]
     does: re.Pattern[str]
     asks: Mapping[str, re.Pattern[str]]
+    asking: Mapping[str, tuple[str, ...]]  # without one of these literals its pattern finds nothing
 
 
 def number(text: str) -> int:
@@ -230,6 +232,10 @@ def _read(found: Mapping[str, tuple[str, ...]]) -> Lists:
             "any": re.compile(rf"\b(?:have|hast|got|has|any) (?:you |thou |a |any |got |no ){{0,3}}({kin})"),
             "any family": re.compile(r"\b(?:family|kin|kinfolk|relatives|relations|children|kids)\b"),
         },
+        asking={
+            **{what: found.get(f"asks {what}", ()) for what in ("age", "name", "home", "trade")},
+            "any family": ("family", "kin", "relati", "children", "kids"),
+        },
     )
 
 
@@ -241,8 +247,9 @@ def asked(line: str) -> frozenset[str]:
 @lru_cache(maxsize=512)
 def _asked(line: str, where: str) -> frozenset[str]:
     lists, text = _lists(where), plain(line)
-    found = {what for what in ("age", "name", "home", "trade", "any family") if lists.asks[what].search(text)}
-    for what in ("how many", "any"):
+    may = [what for what, literals in lists.asking.items() if any(map(text.__contains__, literals))]
+    found = {what for what in may if lists.asks[what].search(text)}
+    for what in ("how many", "any") if not lists.kin_words.isdisjoint(vocabulary(text)) else ():
         found |= {f"{what} {lists.kinds[match[1]][0]}" for match in lists.asks[what].finditer(text)}
     return frozenset(found)
 
