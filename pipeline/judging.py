@@ -40,6 +40,7 @@ from pipeline.templates import TemplateFailed, Templates
 from pipeline.training import Side, TrainingPrompt
 
 _WORTH_IT = 5_000  # replies; a process takes a second to begin
+_AT_ONCE = 32  # replies that a scorer reads before the next one does
 _AHEAD = 4  # batches that a child may have ready
 
 
@@ -76,7 +77,7 @@ def _here(produced: Produced, judging: "_Judging") -> Iterator[Judged | None]:
 
 class _Judging:
     def __init__(self, panel: Panel, rows: Rows, training: TrainingPrompt, split: Splitter) -> None:
-        self._judge, self._rows, self._training, self._split = Judge(panel.of_reply), rows, training, split
+        self._judge, self._rows, self._training, self._split = Judge(panel), rows, training, split
         self._begin()
 
     def _begin(self) -> None:
@@ -85,10 +86,12 @@ class _Judging:
         self._tokens: list[int] = []
         self._counted_by: set[str] = set()
 
-    def add(self, turn: Turn) -> None:
-        self._judge.add(turn)
-        if not has_scores(turn):
-            return
+    def add(self, *turns: Turn) -> None:
+        self._judge.add(*turns)
+        for turn in filter(has_scores, turns):
+            self._add(turn)
+
+    def _add(self, turn: Turn) -> None:
         try:
             prompt = self._training.prompt(turn)
         except TemplateFailed as exc:
@@ -184,8 +187,9 @@ def _share(produced: Produced, split: Splitter, share: int, number: int) -> Iter
         if not some:
             return
         if block % number == share:
-            for turn in produced.script.walk(some, produced.journal, produced.target.dialect).turns():
-                judging.add(turn)
+            turns = produced.script.walk(some, produced.journal, produced.target.dialect).turns()
+            while at_once := tuple(islice(turns, _AT_ONCE)):
+                judging.add(*at_once)
             yield judging.batch()
 
 

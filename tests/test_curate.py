@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.criteria import DUPLICATE, LIMITS, Criteria, load_criteria
+from pipeline.criteria import DUPLICATE, LIMITS, Criteria, Panel, load_criteria
 from pipeline.curate import Candidates, Curator, Drop
 from pipeline.plan import CONTRAST
 from pipeline.records import Completion, Item, Score, Turn
@@ -56,7 +56,7 @@ def lenient(*settings: str) -> Criteria:
 def take(curator: Curator, *scored: tuple[Reply, dict[str, Score]], arm: str = "", unfit: Drop | None = None) -> None:
     """One batch; all have the scores of the same names."""
     now: dict[str, Score] = {}
-    judge = Judge({name: lambda _, name=name: now[name] for name in scored[0][1]})
+    judge = Judge(Panel({name: lambda _, name=name: now[name] for name in scored[0][1]}, {}))
     for reply, scores in scored:
         now.update(scores)
         judge.add(reply.turn(arm))
