@@ -120,6 +120,15 @@ def test_latency_states_its_load_and_the_first_token_comes_before_the_last(run):
             assert found["p50"]["low"] <= found["p50"]["value"] <= found["p50"]["high"]
 
 
+def test_latency_is_told_by_category_and_for_the_slowest_personas(run):
+    _, summary = run
+    by_category = summary["latency_by_category"]
+    assert set(by_category) == {"c0", "c1"} and sum(found["n"] for found in by_category.values()) == 80
+    assert len(summary["slowest"]) == 8
+    medians = [one["p50"] for one in summary["slowest"]]
+    assert medians == sorted(medians, reverse=True) and all(one["p50"] <= one["p99"] for one in summary["slowest"])
+
+
 def test_tokens_are_those_that_the_server_counted_else_an_estimate_that_says_so(run):
     _, summary = run
     assert summary["tokens"]["counted_by"] == {"server": 48, "estimate": 32}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.compare import Arm, read_run
+from pipeline.compare.arm import Item
 from pipeline.criteria import Criteria, load_criteria
 from pipeline.evaluation.conversations import Conversations
 from pipeline.evaluation.gates import decide, parse_gate, plain
@@ -128,6 +129,9 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
         },
         "latency": _latency(arm),
         "slowest": _slowest(arm),
+        "latency_by_category": {
+            category: _times(seconds) for category, seconds in sorted(_seconds_by(arm, arm.groups).items())
+        },
         "thinking_timeout": config.thinking_timeout,
         **{share: asdict(measured(arm, share, config.thinking_timeout)) for share in SHARES},
         "tokens": load.tokens(config),
@@ -165,13 +169,19 @@ def _latency(arm: Arm) -> dict[str, Any]:
 
 def _slowest(arm: Arm) -> list[dict[str, Any]]:
     """The personas that keep a player waiting longest, by their median."""
-    if "e2e" not in arm.seconds:
-        return []
-    of_persona: dict[str, list[float]] = defaultdict(list)
-    for second, persona in zip(*arm.times("e2e", set(arm.items)), strict=True):
-        of_persona[persona].append(second)
-    slowest = heapq.nlargest(_SLOWEST, of_persona.items(), key=lambda one: float(np.median(one[1])))
-    return [
-        {"persona": persona, "n": len(seconds), **{f"p{q}": float(np.quantile(seconds, q / 100)) for q in QUANTILES}}
-        for persona, seconds in slowest
-    ]
+    seconds = _seconds_by(arm, {item: item[0] for item in arm.items})
+    slowest = heapq.nlargest(_SLOWEST, seconds.items(), key=lambda one: float(np.median(one[1])))
+    return [{"persona": persona, **_times(waited)} for persona, waited in slowest]
+
+
+def _seconds_by(arm: Arm, group_of: Mapping[Item, str]) -> dict[str, list[float]]:
+    """Seconds to the end of each reply, by what its item belongs to."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    items = list(arm.items)
+    for reply, second in zip(*arm.seconds.get("e2e", ((), ())), strict=True):
+        seconds[group_of.get(items[arm.item_of[int(reply)]], "")].append(float(second))
+    return seconds
+
+
+def _times(seconds: list[float]) -> dict[str, Any]:
+    return {"n": len(seconds), **{f"p{q}": float(np.quantile(seconds, q / 100)) for q in QUANTILES}}

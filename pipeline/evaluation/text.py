@@ -120,6 +120,8 @@ def _latency(summary: dict[str, Any]) -> list[str]:
         )
     if len(summary["slowest"]) > 1:
         named = [f"{one['persona']} {one['p50']:.2f} s" for one in summary["slowest"][:_SLOWEST]]
+        by_category = sorted(summary["latency_by_category"].items(), key=lambda one: -one[1]["p50"])[:_SLOWEST]
+        named += [f"{category} {found['p50']:.2f} s" for category, found in by_category]
         lines.append(f"  slowest by median: {', '.join(named)}")
     if speed := rate(summary["tokens"]):
         lines.append(f"  {speed}")
