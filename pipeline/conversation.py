@@ -15,6 +15,7 @@ from pipeline.config import WINDOW
 from pipeline.dialects import Dialect, dialect_named
 from pipeline.ending import Ending, ending
 from pipeline.journal import Journal
+from pipeline.lore import lore_of
 from pipeline.plan import CONTRAST
 from pipeline.records import Completion, Exchange, GenerateConfig, Item, Message, Request, Turn, Usage, digest
 from pipeline.reply import UnreadableReply, read_reply, with_prompt_tokens
@@ -30,8 +31,8 @@ Said = tuple[Exchange, ...]
 class Ask:
     """A request, its place in the plan, the key its answer goes by in the journal, and a label for people.
 
-    `speaker` is who answers. `line` is what an NPC answers to, and `history` what it is reminded of. After the `last` nothing is
-    asked, whatever the answer.
+    `speaker` is who answers. `line` is what an NPC answers to, and `history` what it is reminded of, with `lore` out of its
+    lorebook. After the `last` nothing is asked, whatever the answer.
     """
 
     place: int
@@ -41,6 +42,7 @@ class Ask:
     speaker: Literal["npc", "player"] = "npc"
     line: str = ""
     history: Said = ()
+    lore: tuple[str, ...] = ()
     last: bool = True
 
 
@@ -80,7 +82,8 @@ class Script:
         """For the NPC's answer to `line`, or to that of the scenario. Raises TemplateFailed."""
         number = len(said)
         line = line or item.lines[number]
-        messages, history = self.prompt.render(item, line), said
+        lore = () if item.arm == CONTRAST else lore_of(item.npc, line, said, item.history)
+        messages, history = self.prompt.render(item, line, lore), said
         if item.system is not None:
             rest = (message for message in messages if message.role != "system")
             messages = (Message(role="system", content=item.system), *rest)
@@ -88,13 +91,15 @@ class Script:
             messages = tuple(message for message in messages if message.role != "system")
             if not messages:
                 raise TemplateFailed(f"{self.prompt.name}: without its system message nothing is left to ask")
+        # Not every template shows it, nor does a prompt that has lost its system message.
+        lore = tuple(one for one in lore if any(one in message.content for message in messages))
         if said:
             history = self._remembered(said, messages, (self.window - 1) // 2)
             messages = with_history(self.prompt, item, messages, history)
         request = self.as_sent(messages, item.npc, item.player, seed=item.seed(self.run_seed, number, "npc"))
         key = digest(item.turn_id(number, "npc"), request.key(self.identity))
         last = number + 1 >= self.most(item)
-        return Ask(place, key, _label(item, number), request, line=line, history=history, last=last)
+        return Ask(place, key, _label(item, number), request, line=line, history=history, lore=lore, last=last)
 
     def ask_player(self, item: Item, place: int, said: Said) -> Ask:
         """For what the player says next. In its eyes the NPC is the user. Raises TemplateFailed."""
@@ -187,7 +192,9 @@ class Talk:
         request = ask.request if ask.speaker == "npc" else None
         if ask.speaker == "player" and error is not None:
             error = f"the player's line: {error}"
-        self._end(ask.line, request, completion, error, is_open=is_open, history=ask.history, ended=ended)
+        self._end(
+            ask.line, request, completion, error, is_open=is_open, history=ask.history, lore=ask.lore, ended=ended
+        )
         if completion is None or ended:
             return
         if len(self._said) < len(self.item.lines):
@@ -226,6 +233,7 @@ class Talk:
         *,
         is_open: bool = False,
         history: Said = (),
+        lore: tuple[str, ...] = (),
         ended: Ending = "",
     ) -> None:
         """A turn is over."""
@@ -239,6 +247,7 @@ class Talk:
                 open=is_open,
                 number=len(self._turns),
                 history=history,
+                lore=lore,
                 ended=ended,
                 line_usage=self._line_usage,
             )

@@ -261,6 +261,7 @@ class Turn:
     history: tuple[Exchange, ...] = ()
     ended: str = ""
     line_usage: Usage | None = None  # what the line took, where a simulated player said it
+    lore: tuple[str, ...] = ()  # what the request says out of the persona's lorebook
 
     @property
     def text(self) -> str:

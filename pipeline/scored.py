@@ -46,6 +46,7 @@ REPLIES = pa.schema(
         ("turn", pa.int32()),  # from 0
         ("arm", pa.string()),  # "contrast" where the persona was left out; else empty
         ("line", pa.string()),
+        ("lore", pa.string()),  # what the prompt has out of the lorebook, a list of texts as JSON; null: nothing
         ("reply", pa.string()),  # null: no answer, `error` says why
         ("raw", pa.string()),  # as it came, where thinking or the speaker's name was taken out
         ("error", pa.string()),
@@ -306,6 +307,7 @@ def _reply_row(turn: Turn) -> dict[str, object]:
         "turn": turn.number,
         "arm": item.arm,
         "line": turn.line,
+        "lore": json.dumps(turn.lore, ensure_ascii=False) if turn.lore else None,
         "reply": completion.text if completion else None,
         "raw": completion.raw if completion else None,
         "error": None if completion else (turn.error or "not asked yet"),

@@ -35,7 +35,7 @@ MAX_CHARS = 1_000_000  # of one rendered message; no model's context holds more
 
 _ROLES = get_args(Role)
 _NAMES = {
-    "npc": {"npc", "player", "line", "category"},
+    "npc": {"npc", "player", "line", "category", "lore"},
     "player": {"npc", "player", "category", "goal", "temper", "style"},
 }
 _FORMAT_NAMES = {"npc", "player", "messages"}
@@ -236,16 +236,16 @@ class Prompt:
     ) -> None:
         self.name = name
         self._template, self._parents, self.roles = template, parents, order
-        self._about_persona = about_persona  # blocks that are the same for all lines said to a persona
+        self._about_persona = about_persona  # blocks that are the same for all lines to a persona with the same lore
         self._rendered: dict[str, str] = {}
-        self._rendered_for: tuple[object, str] = (None, "")
+        self._rendered_for: tuple[object, str, Sequence[str]] = (None, "", ())
 
-    def render(self, item: Item, line: str = "") -> tuple[Message, ...]:
+    def render(self, item: Item, line: str = "", lore: Sequence[str] = ()) -> tuple[Message, ...]:
         """The messages that ask for the NPC's answer to `line`, or for what the player says next. Raises TemplateFailed."""
-        context = self._context(item, line)
+        context = self._context(item, line, lore)
         # Personas come one after another, so remembering the last one is enough.
-        if self._rendered_for[0] is not item.npc or self._rendered_for[1] != item.player:
-            self._rendered, self._rendered_for = {}, (item.npc, item.player)
+        if self._rendered_for[0] is not item.npc or self._rendered_for[1:] != (item.player, lore):
+            self._rendered, self._rendered_for = {}, (item.npc, item.player, lore)
         messages = []
         for role in self.roles:
             text = self._rendered.get(role)
@@ -260,13 +260,13 @@ class Prompt:
         return (*messages[:-1], *item.history, messages[-1])
 
     def line(self, item: Item, line: str) -> Message:
-        """What the player said earlier, as it was sent then. Raises TemplateFailed."""
+        """What the player said earlier, as it was sent then, but without the lore of then. Raises TemplateFailed."""
         return Message(role="user", content=self._block("user", self._context(item, line)))
 
-    def _context(self, item: Item, line: str) -> jinja2.runtime.Context:
+    def _context(self, item: Item, line: str, lore: Sequence[str] = ()) -> jinja2.runtime.Context:
         values = {
             **{"npc": item.npc, "player": item.player, "line": line, "category": item.category},
-            **{"goal": item.goal, "temper": item.temper, "style": item.style},
+            **{"lore": lore, "goal": item.goal, "temper": item.temper, "style": item.style},
         }
         context = self._template.new_context(values)
         for parent in self._parents:

@@ -38,7 +38,7 @@ class TrainingPrompt:
         assert turn.request is not None
         messages = turn.request.messages
         if self._prompt is not None:
-            messages = self._prompt.render(turn.item, turn.line)
+            messages = self._prompt.render(turn.item, turn.line, turn.lore)
             messages = with_history(self._prompt, turn.item, messages, turn.history)
         if self._system == "merge":
             messages = merged(messages)

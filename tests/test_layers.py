@@ -15,7 +15,7 @@ LAYERS = [
         "server",
         "dialects sse headers evennia retry autolimit limits httpx_errors transport interrupt thinking reply refusal stopwatch receive rate client probe project models embedded",
     ),
-    ("prompts", "personas templates"),
+    ("prompts", "personas lore templates"),
     ("produce", "splits tables runfolder plan ending journal conversation generation target prepare produce imported"),
     ("judge", "scorers criteria latency stats scored"),
     ("select", "dedup curate pairs diversity training configs judging changes card dataset trainers export"),

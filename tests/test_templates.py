@@ -125,7 +125,7 @@ WRONG = {
     "an open block": ("{% block user %}{{ line }}", "{path}:1: Unexpected end of template"),
     "an unknown name": (
         "{% block user %}\n\n{{ nick }}{% endblock %}",
-        "{path}:3: unknown name 'nick'. A template gets: category, line, npc, player.",
+        "{path}:3: unknown name 'nick'. A template gets: category, line, lore, npc, player.",
     ),
     "an unknown filter": ("{% block user %}\n{{ line | shout }}{% endblock %}", "{path}:2: No filter named 'shout'"),
     "text outside of blocks": (

@@ -62,7 +62,7 @@ class Persona(_Row):
     examples: Lines = Field(default_factory=list, description="lines in its own voice")
     unknown_words: Lines = Field(default_factory=list, description="words that its world does not know")
     lorebook: list[Lore] = Field(default_factory=list, max_length=10_000)
-    lore_budget: int = Field(0, ge=0, description="tokens of lore in a prompt at most; 0: no bound of its own")
+    lore_budget: int = Field(0, ge=0, description="tokens of lore in a prompt at most; 0: 200")
 
 
 TEXT_FIELDS = tuple(name for name, field in Persona.model_fields.items() if field.annotation is str)

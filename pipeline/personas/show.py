@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.lore import lore_of
 from pipeline.personas.load import Checked, load_personas, personas_of, read_personas
 from pipeline.personas.macros import Meeting
 from pipeline.records import Item
@@ -40,7 +41,8 @@ def show(
         template=prompt.name,
         sample=0,
     )
+    lore = lore_of(item.npc, line)
     try:
-        return [{"role": message.role, "content": message.content} for message in prompt.render(item, line)]
+        return [{"role": message.role, "content": message.content} for message in prompt.render(item, line, lore)]
     except TemplateFailed as exc:
         raise ConfigError(f"{exc} (with persona {npc.id!r})") from exc
