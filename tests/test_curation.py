@@ -192,7 +192,7 @@ def test_curating_touches_nothing_but_what_is_made_from_the_answers(run):
     after = contents(run)
     assert after.keys() == before.keys()
     changed = {name.partition("/")[0] for name in before if after[name] != before[name]}
-    assert changed <= {"dataset", "replies.parquet", "scores.parquet", "results.json"}
+    assert changed <= {"dataset", "replies.parquet", "scores.parquet", "results.json", "report.html"}
     stored = json.loads((run / "results.json").read_text("utf-8"))
     assert {"generate", "curate"} <= stored.keys()
 
