@@ -119,7 +119,7 @@ class Faulty:
 
 
 async def run(url, journal, streamed, patience=TIMEOUT):
-    walk = Walk(ROWS)
+    walk = Walk(ROWS, journal)
     journal.freeze()
     async with LLMClient(url, stream=streamed, timeout=patience, concurrency=CONCURRENCY) as client:
         tally = await generation.run(
@@ -127,10 +127,14 @@ async def run(url, journal, streamed, patience=TIMEOUT):
             client,
             journal,
             stop=asyncio.Event(),
-            on_reply=lambda completion: None,
+            on_reply=lambda completion, speaker: None,
             on_settled=walk.settled.append,
         )
     return walk, tally
+
+
+def heard(walk):
+    return [completion for said in walk.completions.values() for completion in said]
 
 
 def answers(path):
@@ -155,8 +159,8 @@ def test_a_fault_costs_time_and_no_reply(name, tmp_path):
             walk, tally = await run(server.url, journal, streamed, timeout)
             # Nothing hangs past its deadline: the worst is that all of a worker's rows do.
             assert time.monotonic() - start < timeout * (ROWS / CONCURRENCY + 1)
-            assert tally.answered == len(walk.completions) == ROWS - tally.failed
-            assert all(completion.text == "Aye. Aye. Aye. " for completion in walk.completions.values())
+            assert tally.answered == len(heard(walk)) == ROWS - tally.failed
+            assert all(completion.text == "Aye. Aye. Aye. " for completion in heard(walk))
             if name != "stalled":
                 assert tally.failed == 0
                 assert faulty.given + (name.startswith("slow")) * (faulty.asked - faulty.given) == ROWS
@@ -186,7 +190,7 @@ def test_a_server_that_is_started_late_or_again_in_mid_run_costs_no_reply(stream
         await asyncio.sleep(0.5)  # connections refused
         async with Wire(Faulty(slow_to_begin, streamed, 0.2), port=port):
             walk, tally = await running
-        assert (tally.answered, tally.failed) == (ROWS, 0) and len(walk.completions) == ROWS
+        assert (tally.answered, tally.failed) == (ROWS, 0) and len(heard(walk)) == ROWS
         journal.close()
         assert set(answers(journal.path).values()) == {1}
 
