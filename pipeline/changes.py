@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.curate import Candidates
+from pipeline.curator import Candidates
 from pipeline.records import reply_id
 
 _EXAMPLES = 3  # of each kind of change

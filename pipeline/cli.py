@@ -12,29 +12,19 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from pipeline import commands
 from pipeline.cli_personas import personas
-from pipeline.configure import (
-    configure,
-    curation_settings,
-    given,
-    import_config,
-    importing,
-    only,
-    own_scorers,
-    server_options,
-)
-from pipeline.errors import ConfigError, PipelineError, RunStopped
+from pipeline.configure import server_options
+from pipeline.errors import PipelineError, RunStopped
 from pipeline.options import GATING, IMPORTING, QUIET, SCORING, TO_A_SERVER, TRAINING, run_options, with_options
 
 if TYPE_CHECKING:
-    from pipeline.config import RunConfig
-    from pipeline.produce import Produced, Steps
-
-T = TypeVar("T")
+    from pipeline.commands import Outcome
+    from pipeline.prepare import Watcher
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,18 +49,7 @@ def generate(**options: Any) -> None:
 
     The same command goes on where it was interrupted, and asks only for what is missing.
     """
-    from pipeline.dataset import Made, making_dataset
-    from pipeline.summary import generated
-
-    config, folder = configure("generate", options, stream=False)
-    if options["dry_run"]:
-        return _dry_run(config, options)
-
-    def tell(produced: "Produced", made: Made) -> tuple[dict[str, Any], str, int]:
-        summary = made.summary()
-        return summary, generated(summary, folder, demo=produced.target.demo), 0 if summary["kept"] else 1
-
-    _run(config, folder, options, making_dataset, tell)
+    _run(commands.generate, options)
 
 
 @cli.command(name="eval")
@@ -89,39 +68,13 @@ def generate(**options: Any) -> None:
 )  # fmt: skip
 @run_options(per_persona=4, auto=False)
 @with_options(*SCORING, *GATING)
-def evaluate(run: str | None, **options: Any) -> None:
+def evaluate(**options: Any) -> None:
     """Score a model on a suite, with intervals and latencies; compare several; or score an existing RUN, without asking any
     server.
 
     Exits with 1 if a gate fails, and with 3 if a gate cannot be decided.
     """
-    from pipeline.eval_arms import arms_asked_for, evaluate_arms, rescore
-    from pipeline.evaluation.evaluate import evaluating
-    from pipeline.evaluation.gates import EXIT_CODES, overall
-    from pipeline.evaluation.github import step_summary
-    from pipeline.evaluation.text import evaluated
-    from pipeline.runfolder import RunFolder
-
-    def tell(produced: "Produced", summary: dict[str, Any]) -> tuple[dict[str, Any], str, int]:
-        text = evaluated(summary, produced.folder.path, demo=produced.target.demo)
-        step_summary(summary, produced.folder.path)
-        code = EXIT_CODES[overall(summary["gates"])]
-        return summary, text, code if summary["answered"] else 1
-
-    if run is not None:
-        only(
-            ("run", "settings", "scorers", "gates", "thinking_timeout", "quiet", "as_json"), "a RUN is scored as it is"
-        )
-        changed = {"thinking_timeout": options["thinking_timeout"]} if "thinking_timeout" in given() else {}
-        if "arms" in RunFolder(Path(run)).manifest():
-            rescore(RunFolder(Path(run)), options, changed)
-        _reread("eval", Path(run), options, changed, evaluating, tell)
-    if arms := arms_asked_for(options):
-        evaluate_arms(*arms, options)
-    config, folder = configure("eval", options, stream=True)
-    if options["dry_run"]:
-        return _dry_run(config, options)
-    _run(config, folder, options, evaluating, tell)
+    _run(commands.evaluate, options)
 
 
 @cli.command()
@@ -135,24 +88,13 @@ def evaluate(run: str | None, **options: Any) -> None:
     click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
     *QUIET,
 )
-def curate(run: str | None, **options: Any) -> None:
+def curate(**options: Any) -> None:
     """Make the dataset of a RUN again, with other criteria or another training prompt, and show what that changes.
 
     Asks no server. It starts from the options that the run was generated with; those given here go before them. With --from it
     makes a run of conversations that you already have.
     """
-    from pipeline.dataset import Made, making_dataset
-    from pipeline.summary import curated
-
-    def tell(produced: "Produced", made: Made) -> tuple[dict[str, Any], str, int]:
-        summary = made.summary() | {"changes": made.changes.summary() if made.changes else None}
-        return summary, curated(summary, produced.folder.path), 0 if summary["kept"] else 1
-
-    given = {name: options[name] for name in ("train_prompt", "train_format", "train_system", "prompts")}
-    path = importing(run, options)
-    if options["source"] is not None:
-        _import(path, options)
-    _reread("curate", path, options, given, making_dataset, tell)
+    _run(commands.curate, options)
 
 
 @cli.command()
@@ -225,7 +167,7 @@ def compare(a: str, b: str, *, item: str | None, cluster: str | None, scores: tu
 
     A and B are runs, or scores from anywhere: JSONL, CSV, Parquet, logs of inspect_ai (.eval, JSON), samples of lm-eval.
     """
-    from pipeline.compare import Columns, compare_arms, compared, read_arm
+    from pipeline.comparison import Columns, compare_arms, compared, read_arm
 
     summary = compare_arms(*(read_arm(arm, Columns(item, cluster, scores)) for arm in (a, b)))
     click.echo(json.dumps(summary) if as_json else compared(summary))
@@ -279,96 +221,12 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(
-    config: "RunConfig",
-    path: Path,
-    options: dict[str, Any],
-    sink: "Callable[[Produced], Steps[T]]",
-    tell: "Callable[[Produced, T], tuple[dict[str, Any], str, int]]",
-) -> NoReturn:
-    import asyncio
+def _run(command: Callable[[dict[str, Any], "Watcher"], "Outcome"], options: dict[str, Any]) -> NoReturn:
+    from pipeline.progress import printable, watcher
 
-    from pipeline.produce import produce
-    from pipeline.progress import watcher
-    from pipeline.report import write_report
-    from pipeline.runfolder import RunFolder
-
-    folder = RunFolder(path)
-    watch = watcher(quiet=options["quiet"])
-    with folder.locked():
-        produced, made = asyncio.run(produce(config, folder, watch, sink))
-        summary, text, code = tell(produced, made)
-        summary |= {"skipped_rows": produced.skipped, "unfit": produced.count.unfit}
-        complete = not summary["open"]
-        folder.finish(config.command, summary, complete=complete)
-        write_report(path, summary, {"": folder})
-    _print(summary, text, path, options)
-    if produced.interrupted:
-        watch.say("Interrupted. The same command goes on.")
-        code = 130
-    elif not complete:
-        why = produced.stopped or f"{summary['open']} replies are still open"
-        watch.say(f"Incomplete: {why}. What is answered is safe; the same command asks for the rest.")
-        code = 3
-    sys.exit(code)
-
-
-def _reread(
-    command: str,
-    path: Path,
-    options: dict[str, Any],
-    given: dict[str, Any],
-    sink: "Callable[[Produced], Steps[T]]",
-    tell: "Callable[[Produced, T], tuple[dict[str, Any], str, int]]",
-) -> NoReturn:
-    """Something else from the answers that a run has; `given` goes before what its configuration says."""
-    from contextlib import closing
-    from dataclasses import replace
-
-    from pipeline.produce import exhaust, reopen
-    from pipeline.report import write_report
-    from pipeline.runfolder import RunFolder
-
-    folder = RunFolder(path)
-    begun = folder.manifest().get("command")
-    if command == "curate" and begun not in ("generate", "import"):
-        raise ConfigError(f"{path}: a run of pipeline {begun}. What a model is tested on is nothing to train on.")
-    with folder.locked():
-        produced = reopen(folder)
-        config = produced.config
-        produced.config = replace(
-            config,
-            settings=(*config.settings, *curation_settings(options)),
-            scorers=tuple(dict.fromkeys((*config.scorers, *own_scorers(options)))),
-            gates=tuple(dict.fromkeys((*config.gates, *options.get("gates", ())))),
-            **{name: value for name, value in given.items() if value is not None},
-        )
-        with closing(produced.journal):
-            summary, text, code = tell(produced, exhaust(sink(produced)))
-        summary |= {"skipped_rows": produced.skipped, "unfit": produced.count.unfit}
-        folder.finish(command, summary, complete=False)
-        write_report(path, summary, {"": folder})
-    _print(summary, text, path, options)
-    sys.exit(3 if summary["open"] else code)
-
-
-def _import(path: Path, options: dict[str, Any]) -> None:
-    from pipeline.imported import import_run
-    from pipeline.progress import watcher
-    from pipeline.runfolder import RunFolder
-
-    folder = RunFolder(path)
-    with folder.locked():
-        import_run(import_config(options), folder, watcher(quiet=options["quiet"]))
-
-
-def _dry_run(config: "RunConfig", options: dict[str, Any]) -> None:
-    from pipeline.dryrun import dry_run
-    from pipeline.progress import watcher
-
-    summary, text = dry_run(config, watcher(quiet=options["quiet"]))
-    click.echo(json.dumps(summary) if options["as_json"] else text)
-
-
-def _print(summary: dict[str, Any], text: str, path: Path, options: dict[str, Any]) -> None:
-    click.echo(json.dumps(summary | {"run": str(path)}) if options["as_json"] else text)
+    outcome = command(options, watcher(quiet=options["quiet"]))
+    run = {"run": str(outcome.path)} if outcome.path is not None else {}
+    click.echo(json.dumps(outcome.summary | run) if options["as_json"] else outcome.text)
+    if outcome.unfinished:
+        click.echo(printable(outcome.unfinished), err=True)
+    sys.exit(outcome.code)

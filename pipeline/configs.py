@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.criteria import DUPLICATE, LIMITS
-from pipeline.curate import Candidates
+from pipeline.curator import Candidates
 from pipeline.pairs import Pair
 from pipeline.records import Turn
 from pipeline.splits import SPLITS

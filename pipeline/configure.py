@@ -1,7 +1,6 @@
 """From what stands on the command line to the configuration of a run: options, pipeline.toml, LLM_* and a run's own manifest."""
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,6 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
-    from pipeline.evaluation.arms import Arms
 
 RUNS = Path("runs")
 
@@ -108,93 +106,14 @@ def selected_on(run: Path) -> tuple[str, ...]:
     return tuple(load_criteria(asked.get("settings") or (), asked.get("scorers") or ()).filters)
 
 
-def configure_arms(options: dict[str, Any]) -> tuple["Arms", Path]:
-    """`--arm NAME:KEY=VALUE,...`: a configuration for each, over the same items and seeds. KEY is the name of an option."""
-    from dataclasses import replace
-
-    from pipeline.evaluation.arms import Arms
-    from pipeline.records import digest
-
-    configs: dict[str, RunConfig] = {}
-    gates: tuple[str, ...] = ()
-    for text in options["arms"]:
-        name, _, rest = text.partition(":")
-        if not _ARM_NAME.fullmatch(name):
-            raise click.UsageError(f"--arm {text}: it has to read NAME:KEY=VALUE,KEY=VALUE, as warm:temperature=1.")
-        if name in configs:
-            raise click.UsageError(f"--arm {text}: there is an arm {name} already.")
-        changed, trained_on = _changes(text, [part for part in rest.split(",") if part.strip()])
-        with _also_given(changed):
-            config, _ = configure("eval", options | changed, stream=True)
-        gates = config.gates
-        config = replace(
-            config, gates=(), selected_on=selected_on(Path(trained_on)) if trained_on else config.selected_on
-        )
-        configs[name] = config
-    arms = Arms(configs, gates, options["thinking_timeout"])
-    arms.check()
-    name = f"eval-{digest(*([name, config.fingerprint()] for name, config in configs.items()))[:8]}"
-    return arms, Path(options["out"]) if options["out"] else RUNS / name
-
-
-def resumed_arms(options: dict[str, Any]) -> tuple["Arms", Path] | None:
-    """The arms of the run that --resume means; None if it has none."""
-    from dataclasses import replace
-
-    from pipeline.evaluation.arms import read_arms
-    from pipeline.runfolder import RunFolder
-
-    folder = _unfinished("eval", options)
-    manifest = RunFolder(folder).manifest()
-    if "arms" not in manifest:
-        return None
-    arms = read_arms(RunFolder(folder))
-    if "concurrency" in given():
-        raise ConfigError(f"{folder}: an arm keeps its concurrency, which is what its latencies hold for.")
-    arms = replace(
-        arms,
-        configs={
-            name: replace(_as_before(folder, asked, options), gates=()) for name, asked in manifest["arms"].items()
-        },
-        gates=tuple(dict.fromkeys((*arms.gates, *options["gates"]))),
-        thinking_timeout=options["thinking_timeout"] if "thinking_timeout" in given() else arms.thinking_timeout,
-    )
-    arms.check()
-    return arms, folder
-
-
-def _changes(text: str, parts: list[str]) -> tuple[dict[str, Any], str]:
-    """What an arm does otherwise, as options; and the run whose dataset its model was trained on."""
-    context = click.get_current_context()
-    known = {p.opts[0].removeprefix("--"): p for p in context.command.params if p.name in _OF_AN_ARM}
-    changed: dict[str, Any] = {}
-    trained_on = ""
-    for part in parts:
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        key = key.replace("_", "-")
-        if key == _TRAINED_ON and value:
-            trained_on = value
-            continue
-        if not equals or not value or key not in known:
-            raise click.UsageError(
-                f"--arm {text}: {part.strip()!r} is not KEY=VALUE. KEY can be: {', '.join([*known, _TRAINED_ON])}."
-            )
-        param = known[key]
-        try:
-            changed[str(param.name)] = param.type_cast_value(context, value)
-        except click.BadParameter as exc:
-            raise click.UsageError(f"--arm {text}: {key}: {exc.message}") from exc
-    return changed, trained_on
-
-
 def _resumed(command: str, options: dict[str, Any]) -> tuple["RunConfig", Path]:
     from pipeline.runfolder import RunFolder
 
-    folder = _unfinished(command, options)
-    return _as_before(folder, RunFolder(folder).manifest().get("asked") or {}, options), folder
+    folder = unfinished(command, options)
+    return as_before(folder, RunFolder(folder).manifest().get("asked") or {}, options), folder
 
 
-def _unfinished(command: str, options: dict[str, Any]) -> Path:
+def unfinished(command: str, options: dict[str, Any]) -> Path:
     """The folder that --resume means."""
     from pipeline.config import RunConfig
     from pipeline.runfolder import RunFolder, newest_unfinished
@@ -207,7 +126,7 @@ def _unfinished(command: str, options: dict[str, Any]) -> Path:
     return folder
 
 
-def _as_before(folder: Path, asked: dict[str, Any], options: dict[str, Any]) -> "RunConfig":
+def as_before(folder: Path, asked: dict[str, Any], options: dict[str, Any]) -> "RunConfig":
     """What was asked for, but for what is given now and may change."""
     from pipeline.config import LLMSettings, RunConfig
 
@@ -248,14 +167,7 @@ def _check(config: "RunConfig") -> None:
         )
 
 
-_ARM_NAME = re.compile(r"[A-Za-z_][\w-]{0,60}", re.ASCII)  # the name of a folder, too
-_TRAINED_ON = "trained-on"
 _ARM = "pipeline.configure.arm"  # where click keeps what belongs to us
-_OF_AN_ARM = (
-    "server", "dialect", "model", "model_path", "lora", "prompts", "template", "format", "system", "max_tokens",
-    "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "concurrency", "timeout", "insecure", "window",
-    "window_tokens",
-)  # fmt: skip
 _LIMITS = ("max_per_prompt", "max_per_persona", "max_per_scenario")
 _PASSED_ON = (
     "prompts", "template", "samples", "per_persona", "limit", "top_p", "top_k", "min_p", "repeat_penalty", "seed",
@@ -332,10 +244,11 @@ def import_config(options: dict[str, Any]) -> "RunConfig":
     )
 
 
-def importing(run: str | None, options: dict[str, Any]) -> Path:
+def importing(options: dict[str, Any]) -> Path:
     """The run that is meant, or with `--from` the one to be made."""
     from pipeline.records import digest
 
+    run = options["run"]
     if (run is None) == (options["source"] is None):
         raise click.UsageError("say which RUN; or --from DATA, to make a run of conversations that you have.")
     if run is not None:
@@ -345,6 +258,23 @@ def importing(run: str | None, options: dict[str, Any]) -> Path:
     if options["out"]:
         return Path(options["out"])
     return RUNS / f"import-{digest(import_config(options).fingerprint())[:8]}"
+
+
+def rescored(config: "RunConfig", options: dict[str, Any]) -> "RunConfig":
+    """As a run was configured, but for how its answers are read now. What is added goes before what was there."""
+    from dataclasses import replace
+
+    told = ("train_prompt", "train_format", "train_system", "prompts")
+    changed = {name: options[name] for name in told if options.get(name) is not None}
+    if "thinking_timeout" in given():
+        changed["thinking_timeout"] = options["thinking_timeout"]
+    return replace(
+        config,
+        settings=(*config.settings, *curation_settings(options)),
+        scorers=tuple(dict.fromkeys((*config.scorers, *own_scorers(options)))),
+        gates=tuple(dict.fromkeys((*config.gates, *options.get("gates", ())))),
+        **changed,
+    )
 
 
 def curation_settings(options: dict[str, Any]) -> tuple[str, ...]:
@@ -369,7 +299,7 @@ def given() -> set[str]:
 
 
 @contextmanager
-def _also_given(names: Iterable[str]) -> Iterator[None]:
+def also_given(names: Iterable[str]) -> Iterator[None]:
     meta = click.get_current_context().meta
     meta[_ARM] = set(names)
     try:

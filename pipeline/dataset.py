@@ -23,7 +23,7 @@ from pipeline.changes import Before, Changes, changes
 from pipeline.config import RunConfig
 from pipeline.configs import Waiting
 from pipeline.criteria import AFTER_FLAW, DUPLICATE, LIMITS, TRAINING_PROMPT, UNTRAINABLE, Criteria, load_criteria
-from pipeline.curate import Candidates, Curator, Drop
+from pipeline.curator import Candidates, Curator, Drop
 from pipeline.diversity import Diversity, diversity
 from pipeline.judging import judged, rows_of
 from pipeline.latency import quantile

@@ -7,8 +7,43 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Do it to its end. Where a loop is running already, as in a notebook's cell, it has a thread of its own, and the notebook's
+    interrupt is Ctrl-C all the same."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    handlers: list[Callable[[], object]] = []
+
+    async def beside() -> T:
+        _handlers.set(handlers)
+        with ending_at_once():
+            return await work
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(copy_context().run, asyncio.run, beside())
+        while True:
+            try:
+                return done.result()
+            except KeyboardInterrupt:
+                if done.done():
+                    raise
+                if handlers:
+                    handlers[-1]()
+
+
+# Where no signal comes, since it is not the main thread: what to do about Ctrl-C, the latest before the others.
+_handlers: ContextVar[list[Callable[[], object]] | None] = ContextVar("handlers", default=None)
 
 
 @contextmanager
@@ -34,10 +69,15 @@ def ending_at_once() -> Iterator[None]:
 
 @contextmanager
 def ending_gently(say: Callable[[str], None], leave: Callable[[], None]) -> Iterator[asyncio.Event]:
-    """An event that the first signal sets; the second ends the process, at once, after `leave`."""
+    """An event that the first signal sets; the second ends the process, at once, after `leave`. (In a thread of its own, where
+    the process is somebody else's, the second ends what is awaited.)"""
     stop = asyncio.Event()
+    beside = _handlers.get()
 
     def on_signal() -> None:
+        if stop.is_set() and beside is not None:
+            beside[0]()
+            return
         if stop.is_set():
             leave()
             os._exit(130)
@@ -51,6 +91,13 @@ def ending_gently(say: Callable[[str], None], leave: Callable[[], None]) -> Iter
 @contextmanager
 def _handled(on_signal: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
+    if (beside := _handlers.get()) is not None:
+        beside.append(lambda: loop.call_soon_threadsafe(on_signal))
+        try:
+            yield
+        finally:
+            beside.pop()
+        return
     handled: list[signal.Signals] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not in every thread, and not on Windows: there Ctrl-C stays a KeyboardInterrupt.

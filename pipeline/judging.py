@@ -28,7 +28,7 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.configs import Rows
 from pipeline.criteria import UNTRAINABLE, Panel, load_criteria
-from pipeline.curate import Drop
+from pipeline.curator import Drop
 from pipeline.errors import ConfigError, RunStopped
 from pipeline.personas.load import read_personas
 from pipeline.produce import Produced, reopen

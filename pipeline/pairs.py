@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from pipeline.criteria import Preference
-from pipeline.curate import Candidates
+from pipeline.curator import Candidates
 from pipeline.dedup import heard, shingles, similarity
 from pipeline.records import digest
 

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.changes import KEPT, Before, Change, changes
 from pipeline.criteria import load_criteria
-from pipeline.curate import Candidates, Drop
+from pipeline.curator import Candidates, Drop
 from pipeline.splits import TRAIN
 
 

@@ -147,7 +147,7 @@ def test_a_run_that_lost_its_server_is_incomplete_and_resumes(tmp_path):
         return web.Response(status=500) if broken and "Zsofia" in json.dumps(body) else None
 
     with FakeServer(fault=fault) as server:
-        done = pipeline("generate", "--server", server.url, "--timeout", 1, cwd=tmp_path)
+        done = pipeline("generate", "--server", server.url, "--timeout", 3, cwd=tmp_path)
         assert done.returncode == 3, done.stderr
         assert "2 failed" in done.stdout and "the same command asks for the rest" in done.stderr
         broken = False

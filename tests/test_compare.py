@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cli import cli
-from pipeline.compare import Columns, compare_arms, compared, read_arm
-from pipeline.compare.arm import Arm
+from pipeline.comparison import Columns, compare_arms, compared, read_arm
+from pipeline.comparison.arm import Arm
 from pipeline.errors import ConfigError
 
 LEAK = "As an AI language model, I can't.\x1b[31m"

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.configs import Rows, Waiting
-from pipeline.curate import Candidates, Drop
+from pipeline.curator import Candidates, Drop
 from pipeline.pairs import Pair
 from pipeline.records import Completion, GenerateConfig, Item, Message, Request, Turn
 from pipeline.splits import KNOWN, NEW, SPLITS, TRAIN

@@ -2,8 +2,8 @@
 
 import random
 
-from pipeline.compare import compare_arms, compared
-from pipeline.compare.arm import Arm
+from pipeline.comparison import compare_arms, compared
+from pipeline.comparison.arm import Arm
 
 CATEGORIES = tuple("abcdefgh")
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.compare.arm import Arm, Load
+from pipeline.comparison.arm import Arm, Load
 from pipeline.errors import ConfigError
 from pipeline.evaluation.gates import decide, overall, parse_gate
 from pipeline.evaluation.measures import MEASURES, measured

@@ -18,9 +18,9 @@ LAYERS = [
     ("prompts", "personas lore templates"),
     ("produce", "splits tables runfolder plan ending journal conversation generation target prepare produce imported"),
     ("judge", "scorers criteria latency stats scored"),
-    ("select", "dedup curate pairs diversity training configs judging changes card dataset trainers export"),
-    ("tell", "evaluation compare report hub summary progress dryrun ping runs"),
-    ("doors", "options configure eval_arms cli cli_personas __init__ __main__"),
+    ("select", "dedup curator pairs diversity training configs judging changes card dataset trainers export"),
+    ("tell", "evaluation comparison report hub summary progress dryrun ping runs"),
+    ("doors", "options configure configure_arms commands cli cli_personas __init__ __main__"),
 ]
 LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names.split()}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.criteria import KINDS, load_criteria
-from pipeline.curate import Candidates, Drop
+from pipeline.curator import Candidates, Drop
 from pipeline.dedup import heard, shingles, similarity
 from pipeline.pairs import ALIKE, Pair, pairs
 from pipeline.records import digest

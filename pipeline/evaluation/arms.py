@@ -9,7 +9,6 @@ Each arm is a run of its own in the folder of the evaluation, so that whatever r
 All arms are checked, and their servers looked at, before anything is asked of the first.
 """
 
-import asyncio
 import contextlib
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,12 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.compare import Arm, compare_arms, read_run
+from pipeline.comparison import Arm, compare_arms, read_run
 from pipeline.config import RunConfig
 from pipeline.criteria import load_criteria
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate, evaluating
 from pipeline.evaluation.gates import decide, overall, parse_gate, plain
+from pipeline.interrupt import run
 from pipeline.prepare import Watcher, prepare
 from pipeline.produce import produce, reopen
 from pipeline.progress import watcher
@@ -79,7 +79,7 @@ def run_arms(arms: Arms, folder: RunFolder, watch: Watcher) -> Ended:
     before = folder.manifest() if folder.manifest_path.exists() else {"arms": {}}
     if "arms" not in before:
         raise ConfigError(f"{folder.path}: a run without arms. Take another --out.")
-    asyncio.run(_look(arms, folder.path / ".inputs.part"))
+    run(_look(arms, folder.path / ".inputs.part"))
     asked = {name: config.asked() for name, config in arms.configs.items()}
     folder.write_manifest(
         {
@@ -97,7 +97,7 @@ def run_arms(arms: Arms, folder: RunFolder, watch: Watcher) -> Ended:
         watch.say(f"arm {name}")
         arm = RunFolder(folder.path / "arms" / name)
         with arm.locked():
-            produced, summary = asyncio.run(produce(config, arm, watch, evaluating))
+            produced, summary = run(produce(config, arm, watch, evaluating))
             summary |= {"skipped_rows": produced.skipped, "unfit": produced.count.unfit}
             arm.finish("eval", summary, complete=not summary["open"])
         summaries[name] = summary
@@ -110,22 +110,24 @@ def run_arms(arms: Arms, folder: RunFolder, watch: Watcher) -> Ended:
     return ended
 
 
-def rescore_arms(folder: RunFolder, change: Callable[[RunConfig], RunConfig], gates: tuple[str, ...]) -> dict[str, Any]:
-    """The summary again from what the journals have, without asking anybody."""
+def rescore_arms(folder: RunFolder, change: Callable[[RunConfig], RunConfig], gates: tuple[str, ...]) -> Ended:
+    """The same again from what the journals have, without asking anybody."""
     before = read_arms(folder)
     arms = replace(before, gates=tuple(dict.fromkeys((*before.gates, *gates))))
     arms = replace(arms, configs={name: change(config) for name, config in arms.configs.items()})
     arms = replace(arms, thinking_timeout=next(iter(arms.configs.values())).thinking_timeout)
     arms.check()
-    summaries = {}
+    ended, summaries = Ended({}), {}
     for name, arm in arm_folders(folder).items():
         with arm.locked():
             produced = reopen(arm)
             produced.config = change(produced.config)
+            ended.demo |= produced.target.demo
             with closing(produced.journal):
                 summaries[name] = evaluate(produced)
             arm.finish("eval", summaries[name], complete=False)
-    return _summary(arms, folder, summaries)
+    ended.summary = _summary(arms, folder, summaries)
+    return ended
 
 
 async def _look(arms: Arms, aside: Path) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.compare import Arm, read_run
-from pipeline.compare.arm import Item
+from pipeline.comparison import Arm, read_run
+from pipeline.comparison.arm import Item
 from pipeline.criteria import Criteria, load_criteria
 from pipeline.evaluation.conversations import Conversations
 from pipeline.evaluation.gates import decide, parse_gate, plain

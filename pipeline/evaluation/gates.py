@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pipeline.compare import Arm
+from pipeline.comparison import Arm
 from pipeline.criteria import nearest
 from pipeline.errors import ConfigError
 from pipeline.evaluation.measures import MEASURES, Estimate, difference, measured

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipeline.compare.text import sentence
+from pipeline.comparison.text import sentence
 
 _MARKS = {"passed": "✅", "failed": "❌", "inconclusive": "❔"}
 _LIMIT = 900_000  # bytes; GitHub refuses a step's summary over 1 MiB

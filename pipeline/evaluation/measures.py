@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.compare import Arm
-from pipeline.compare.arm import Item
+from pipeline.comparison import Arm
+from pipeline.comparison.arm import Item
 from pipeline.stats import LEVEL, Mean, clustered_mean, clustered_quantile, paired, paired_quantile
 
 TIMES = ("e2e", "ttft", "tpot")

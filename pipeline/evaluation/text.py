@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.compare import compared
+from pipeline.comparison import compared
 from pipeline.evaluation.conversations import VOICE
 from pipeline.progress import printable
 from pipeline.summary import CLIENT_BOUND, OWN_SERVER, rate

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import pipeline.report.figures as figures
-from pipeline.compare.text import difference, figure, sentence
+from pipeline.comparison.text import difference, figure, sentence
 from pipeline.report.figures import Mark
 from pipeline.report.sift import Sifted, batches, floats
 

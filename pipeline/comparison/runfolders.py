@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.compare.arm import TEXT, Arm, Load
+from pipeline.comparison.arm import TEXT, Arm, Load
 from pipeline.criteria import load_criteria
 from pipeline.errors import ConfigError
 from pipeline.latency import busy_seconds

@@ -7,7 +7,7 @@ is listed under 5 %.
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.compare.arm import Arm, Item
+from pipeline.comparison.arm import Arm, Item
 from pipeline.stats import LEAST_CLUSTERS, Paired, benjamini_hochberg, paired
 
 Means = tuple[dict[Item, float], dict[Item, float]]  # of A and B, of the same items

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.compare.arm import Arm, Columns, Item
+from pipeline.comparison.arm import Arm, Columns, Item
 from pipeline.errors import ConfigError
 from pipeline.personas.rows import read_rows
 from pipeline.records import Row
@@ -36,7 +36,7 @@ def read_arm(source: str, columns: Columns) -> Arm:
     """What `source` is, is found out. Raises ConfigError, with file and line, for what cannot be understood."""
     path = Path(source)
     if path.is_dir() and (path / "run.json").exists():
-        from pipeline.compare.runfolders import read_run
+        from pipeline.comparison.runfolders import read_run
 
         if columns.item or columns.cluster:
             raise ConfigError(f"{source}: a run knows its items and personas: --item and --cluster have no place here.")
@@ -86,7 +86,7 @@ class _Gathered:
 
 
 def _less_of_names(names: Iterable[str]) -> frozenset[str]:
-    from pipeline.compare.runfolders import less_is_better
+    from pipeline.comparison.runfolders import less_is_better
 
     ours = less_is_better({})
     return frozenset(name for name in names if name in ours or name.split(",")[0] in _LESS)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.compare.arm import Arm, Item
-from pipeline.compare.explore import Means, explored
+from pipeline.comparison.arm import Arm, Item
+from pipeline.comparison.explore import Means, explored
 from pipeline.stats import LEAST_CLUSTERS, Paired, clustered_mean, clustered_quantile, holm, paired, paired_quantile
 
 _ALPHA = 0.05

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.criteria import DUPLICATE, LIMITS, Criteria, Panel, load_criteria
-from pipeline.curate import Candidates, Curator, Drop
+from pipeline.curator import Candidates, Curator, Drop
 from pipeline.plan import CONTRAST
 from pipeline.records import Completion, Item, Score, Turn
 from pipeline.scored import Judge

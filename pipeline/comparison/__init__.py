@@ -3,15 +3,15 @@
 arm.py          one side: who was asked what, what came, and its scores
 runfolders.py   ... from a run folder
 files.py        ... from somebody else's scores: tables, inspect_ai's logs, lm-eval's samples
-comparison.py   both sides, item by item
+differences.py  both sides, item by item
 explore.py      each score in each category: where to look
 text.py         the same in words
 """
 
-from pipeline.compare.arm import Arm, Columns
-from pipeline.compare.comparison import compare_arms
-from pipeline.compare.files import read_arm
-from pipeline.compare.runfolders import read_run
-from pipeline.compare.text import compared
+from pipeline.comparison.arm import Arm, Columns
+from pipeline.comparison.differences import compare_arms
+from pipeline.comparison.files import read_arm
+from pipeline.comparison.runfolders import read_run
+from pipeline.comparison.text import compared
 
 __all__ = ["Arm", "Columns", "compare_arms", "compared", "read_arm", "read_run"]
