@@ -6,6 +6,7 @@ The names below are all that a notebook needs; each is imported when it is first
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.api import compare, curate, evaluate, generate
     from pipeline.client import LLMClient
     from pipeline.errors import BadReply, ConfigError, PipelineError, Refused, ServerError, Unreachable
     from pipeline.records import Completion, GenerateConfig, Message, Request, Score, Turn
@@ -26,6 +27,10 @@ _HOME = {
     "Score": "records",
     "Turn": "records",
     "Run": "runs",
+    "compare": "api",
+    "curate": "api",
+    "evaluate": "api",
+    "generate": "api",
     "load_run": "runs",
 }
 
@@ -44,6 +49,10 @@ __all__ = [
     "ServerError",
     "Turn",
     "Unreachable",
+    "compare",
+    "curate",
+    "evaluate",
+    "generate",
     "load_run",
 ]
 

@@ -113,6 +113,11 @@ class LLMClient:
             await self._transport.aclose()
 
     @property
+    def in_flight(self) -> int:
+        """Requests, at this moment."""
+        return self._limiter.held
+
+    @property
     def limits(self) -> list[Change]:
         """How the number of requests in flight was found out; empty where it was given."""
         return self._limiter.history

@@ -68,8 +68,8 @@ def evaluate(options: dict[str, Any], watch: "Watcher") -> Outcome:
         )
         folder = RunFolder(Path(options["run"]))
         if "arms" in folder.manifest():
-            return _rescore_arms(folder, options)
-        return _reread("eval", folder, options, evaluating, tell)
+            return _rescore_arms(folder, options, watch)
+        return _reread("eval", folder, options, watch, evaluating, tell)
     arms = resumed_arms(options) if options["resume"] is not None else None
     if arms is None and options["arms"]:
         arms = configure_arms(options)
@@ -98,7 +98,7 @@ def curate(options: dict[str, Any], watch: "Watcher") -> Outcome:
         raise ConfigError(
             f"{folder.path}: a run of pipeline {begun}. What a model is tested on is nothing to train on."
         )
-    return _reread("curate", folder, options, making_dataset, tell)
+    return _reread("curate", folder, options, watch, making_dataset, tell)
 
 
 def _ask(
@@ -138,6 +138,7 @@ def _reread(
     command: str,
     folder: "RunFolder",
     options: dict[str, Any],
+    watch: "Watcher",
     sink: "Callable[[Produced], Steps[T]]",
     tell: "Callable[[Produced, T], tuple[dict[str, Any], str, int]]",
 ) -> Outcome:
@@ -149,7 +150,7 @@ def _reread(
         produced = reopen(folder)
         produced.config = rescored(produced.config, options)
         with closing(produced.journal):
-            summary, text, code = tell(produced, exhaust(sink(produced)))
+            summary, text, code = tell(produced, exhaust(produced, sink, watch))
         summary |= {"skipped_rows": produced.skipped, "unfit": produced.count.unfit}
         folder.finish(command, summary, complete=False)
         write_report(folder.path, summary, {"": folder})
@@ -176,11 +177,11 @@ def _ask_arms(arms: "Arms", path: Path, options: dict[str, Any], watch: "Watcher
     return _ended(path, ended.summary, text, code, interrupted=ended.interrupted, stopped=ended.stopped)
 
 
-def _rescore_arms(folder: "RunFolder", options: dict[str, Any]) -> Outcome:
+def _rescore_arms(folder: "RunFolder", options: dict[str, Any], watch: "Watcher") -> Outcome:
     from pipeline.evaluation.arms import rescore_arms
 
     with folder.locked():
-        ended = rescore_arms(folder, lambda arm: replace(rescored(arm, options), gates=()), options["gates"])
+        ended = rescore_arms(folder, lambda arm: replace(rescored(arm, options), gates=()), options["gates"], watch)
         text = _tell_arms(folder, ended, complete=False)
     code = _judged(ended.summary, folder.path)
     return Outcome(path=folder.path, summary=ended.summary, text=text, code=3 if ended.summary["open"] else code)

@@ -119,6 +119,10 @@ class Criteria:
     left_out: tuple[str, ...]
     _functions: Mapping[str, Callable[..., Score]]
 
+    def passes(self, scores: Mapping[str, Score]) -> bool:
+        """Whether all of them do. What is not applicable drops nothing."""
+        return all(score.value is None or self.filters[name].passes(score.value) for name, score in scores.items())
+
     def plain(self) -> dict[str, Any]:
         """As it could stand in data/curation.yaml."""
         filters: dict[str, Any] = {name: dict(self.written[name]) for name in self.filters}

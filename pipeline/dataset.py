@@ -25,12 +25,13 @@ from pipeline.configs import Waiting
 from pipeline.criteria import AFTER_FLAW, DUPLICATE, LIMITS, TRAINING_PROMPT, UNTRAINABLE, Criteria, load_criteria
 from pipeline.curator import Candidates, Curator, Drop
 from pipeline.diversity import Diversity, diversity
-from pipeline.judging import judged, rows_of
+from pipeline.judging import Judged, judged, rows_of
 from pipeline.latency import quantile
 from pipeline.pairs import pairs
 from pipeline.personas.load import read_personas
 from pipeline.plan import CONTRAST
-from pipeline.produce import Produced, Steps, exhaust
+from pipeline.prepare import Seen
+from pipeline.produce import Produced, Steps
 from pipeline.runfolder import RunFolder, replace_folder, restore_folder
 from pipeline.scored import Load, Scored
 from pipeline.splits import SPLITS, Splitter, splitter
@@ -110,11 +111,6 @@ class Made:
         }
 
 
-def make_dataset(produced: Produced) -> Made:
-    """The dataset of a run as it stands."""
-    return exhaust(making_dataset(produced))
-
-
 def making_dataset(produced: Produced) -> Steps[Made]:
     """Score, curate and write everything under `dataset/`; the old one is replaced only when the new one is whole."""
     config, folder = produced.config, produced.folder
@@ -134,16 +130,20 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     curator, tokens, counted_by = Curator(criteria), array("q"), set[str]()
     rows = rows_of(produced, training)
     with Scored(produced, panel, made.load) as scored, Waiting(aside, rows, training) as waiting:
+        seen = Seen()
         for found in judged(produced, panel, rows, training, split):
-            yield
-            if found is None:
-                continue
-            scored.take(found.batch)
-            curator.take(found.batch, found.splits, found.unfit)
-            waiting.add(found.rows)
-            tokens.extend(found.tokens)
-            counted_by |= found.counted_by
-            _count(made, found.batch.replies)
+            if isinstance(found, Judged):
+                scored.take(found.batch)
+                curator.take(found.batch, found.splits, found.unfit)
+                waiting.add(found.rows)
+                tokens.extend(found.tokens)
+                counted_by |= found.counted_by
+                _count(made, found.batch.replies)
+                dropped = len(curator.candidates.drops)
+                seen = Seen(made.asked, len(curator.candidates) - dropped, dropped)
+            else:
+                seen = seen.next(criteria.passes(found) if found else None)
+            yield seen
         candidates = curator.decide(scored.of_run())
     paired = list(pairs(candidates, curator.contrast, criteria.preference))
     made.configs = waiting.write(aside, candidates, curator.values, paired)

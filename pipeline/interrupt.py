@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,11 +18,8 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Do it to its end. Where a loop is running already, as in a notebook's cell, it has a thread of its own, and the notebook's
-    interrupt is Ctrl-C all the same."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    """Do it to its end. For a guest it has a thread of its own, and the notebook's interrupt is Ctrl-C all the same."""
+    if not _guest.get():
         return asyncio.run(work)
     handlers: list[Callable[[], object]] = []
 
@@ -30,7 +28,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         with ending_at_once():
             return await work
 
-    with ThreadPoolExecutor(1) as thread:
+    with _raising(), ThreadPoolExecutor(1) as thread:
         done = thread.submit(copy_context().run, asyncio.run, beside())
         while True:
             try:
@@ -42,6 +40,31 @@ def run(work: Coroutine[Any, Any, T]) -> T:
                     handlers[-1]()
 
 
+@contextmanager
+def _raising() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt here, whatever it means to a loop that waits for us meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def as_guest() -> Iterator[None]:
+    """In a process that is somebody else's: a loop may be running in it already, as in a notebook, its signals are its own, and
+    nothing ends it."""
+    token = _guest.set(True)
+    try:
+        yield
+    finally:
+        _guest.reset(token)
+
+
+_guest: ContextVar[bool] = ContextVar("guest", default=False)
 # Where no signal comes, since it is not the main thread: what to do about Ctrl-C, the latest before the others.
 _handlers: ContextVar[list[Callable[[], object]] | None] = ContextVar("handlers", default=None)
 

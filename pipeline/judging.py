@@ -32,7 +32,7 @@ from pipeline.curator import Drop
 from pipeline.errors import ConfigError, RunStopped
 from pipeline.personas.load import read_personas
 from pipeline.produce import Produced, reopen
-from pipeline.records import Turn
+from pipeline.records import Score, Turn
 from pipeline.runfolder import RunFolder
 from pipeline.scored import ROWS, Batch, Judge, has_scores
 from pipeline.splits import Splitter
@@ -57,8 +57,8 @@ class Judged(NamedTuple):
 
 def judged(
     produced: Produced, panel: Panel, rows: Rows, training: TrainingPrompt, split: Splitter
-) -> Iterator[Judged | None]:
-    """All replies of a run in the order of the plan; None for each that comes before its batch is full."""
+) -> Iterator[Judged | dict[str, Score]]:
+    """All replies of a run in the order of the plan; only the scores of each that comes before its batch is full."""
     if produced.again and _cores() > 1 and produced.count.items >= _WORTH_IT:
         return by_children(produced, split, _cores())
     return _here(produced, _Judging(panel, rows, training, split))
@@ -68,10 +68,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _here(produced: Produced, judging: "_Judging") -> Iterator[Judged | None]:
+def _here(produced: Produced, judging: "_Judging") -> Iterator[Judged | dict[str, Score]]:
     for number, turn in enumerate(produced.turns(), 1):
-        judging.add(turn)
-        yield judging.batch() if number % ROWS == 0 else None
+        (scores,) = judging.add(turn)
+        yield judging.batch() if number % ROWS == 0 else scores
     yield judging.batch()
 
 
@@ -86,10 +86,10 @@ class _Judging:
         self._tokens: list[int] = []
         self._counted_by: set[str] = set()
 
-    def add(self, *turns: Turn) -> None:
-        self._judge.add(*turns)
+    def add(self, *turns: Turn) -> list[dict[str, Score]]:
         for turn in filter(has_scores, turns):
             self._add(turn)
+        return self._judge.add(*turns)
 
     def _add(self, turn: Turn) -> None:
         try:

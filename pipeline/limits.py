@@ -20,7 +20,7 @@ class Limiter:
         self._shut: asyncio.TimerHandle | None = None  # until then the server has asked us to wait
         self._new: deque[asyncio.Future[int]] = deque()
         self._again: deque[asyncio.Future[int]] = deque()
-        self._held = 0
+        self.held = 0  # slots
 
     @property
     def limit(self) -> int:
@@ -34,8 +34,8 @@ class Limiter:
     async def acquire(self, *, again: bool) -> int:
         """Returns how many slots are held from that moment on, this one with them."""
         if self._open:
-            self._held += 1
-            return self._held
+            self.held += 1
+            return self.held
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         (self._again if again else self._new).append(turn)
         return await self._given(turn)
@@ -56,7 +56,7 @@ class Limiter:
         return await self._given(turn)
 
     def release(self) -> None:
-        self._held -= 1
+        self.held -= 1
         self._hand_out()
 
     def replied(self, *, sent: float, flying: int, tokens: int | None, ttft: float | None) -> None:
@@ -75,7 +75,7 @@ class Limiter:
 
     @property
     def _open(self) -> bool:
-        return self._held < self.limit and self._shut is None
+        return self.held < self.limit and self._shut is None
 
     def _reopen(self) -> None:
         self._shut = None
@@ -86,8 +86,8 @@ class Limiter:
             while waiting and self._open:
                 turn = waiting.popleft()
                 if not turn.done():
-                    self._held += 1
-                    turn.set_result(self._held)
+                    self.held += 1
+                    turn.set_result(self.held)
 
 
 class Slot:

@@ -5,7 +5,7 @@ import platform
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.autolimit import AutoLimit
 from pipeline.config import RunConfig
@@ -27,11 +27,32 @@ class Watcher(Protocol):
 
     def say(self, text: str) -> None: ...
 
-    def begin(self, total: int, done: int) -> None: ...
+    def begin(self, total: int, done: int) -> None:
+        """At most `total` replies will be asked for; `done` of them are there."""
 
-    def reply(self, completion: Completion | None) -> None: ...
+    def reading(self, total: int) -> None:
+        """Nobody is asked any more: at most `total` replies that are there will be judged."""
 
-    def end(self) -> None: ...
+    def reply(self, completion: Completion | None, at_a_time: int) -> None:
+        """One has come, or has failed (None), when so many were in flight."""
+
+    def judged(self, seen: "Seen") -> None:
+        """How it stands by now."""
+
+    def end(self) -> None:
+        """Of what was begun last."""
+
+
+class Seen(NamedTuple):
+    """Replies that were judged so far. What needs the whole run, such as near-duplicates, is still to come."""
+
+    read: int = 0  # the failed ones, too
+    kept: int = 0
+    dropped: int = 0
+
+    def next(self, passes: bool | None) -> "Seen":
+        """With one more, that passes or not; None: that has no scores."""
+        return Seen(self.read + 1, self.kept + (passes is True), self.dropped + (passes is False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ Everything that can be wrong is found before anything is sent. The same configur
 was, and asks only for what is missing; when nothing is, no server is needed for the embedded model.
 """
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -22,14 +23,14 @@ from pipeline.interrupt import ending_at_once, ending_gently
 from pipeline.journal import Journal
 from pipeline.personas.load import load_scenarios
 from pipeline.plan import Count, Plan, Recorded
-from pipeline.prepare import Watcher, make_plan, make_script, manifest, prepare, stored_target
+from pipeline.prepare import Seen, Watcher, make_plan, make_script, manifest, prepare, stored_target
 from pipeline.records import Completion, Speaker, Turn
 from pipeline.runfolder import Inputs, RunFolder
 from pipeline.target import Target, connected, find_target
 from pipeline.templates import Templates
 
 T = TypeVar("T")
-Steps: TypeAlias = Generator[None, None, T]  # one reply a step
+Steps: TypeAlias = Generator[Seen, None, T]  # one reply a step
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,7 +126,7 @@ async def produce(
         else:
             produced.limits = _limits_before(folder)
             watch.say(f"{folder.path}: everything is answered already, nothing is asked. Another --out asks anew.")
-        return produced, exhaust(steps)
+        return produced, await _all(steps, produced.most, watch)
 
 
 def _compare_with_before(folder: RunFolder, config: RunConfig, target: Target, watch: Watcher) -> None:
@@ -166,7 +167,7 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
         try:
             for _ in range(2):
                 if failed is None and walk.readable(settled):
-                    next(steps)
+                    watch.judged(next(steps))
         except ConfigError as exc:  # a scorer of the user's own: what is being asked for is worth having all the same
             failed = exc
 
@@ -183,7 +184,7 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
             def on_reply(completion: Completion | None, speaker: Speaker) -> None:
                 nonlocal spent
                 if completion is None or speaker == "npc":
-                    watch.reply(completion)
+                    watch.reply(completion, client.in_flight)
                 price = prices[speaker]
                 if completion is None or price is None or config.max_cost is None:
                     return
@@ -209,14 +210,29 @@ async def _ask(produced: Produced, watch: Watcher, steps: Steps[Any]) -> None:
         raise failed
 
 
-def exhaust(steps: Steps[T]) -> T:
-    """Take all steps that are left; returns what they made."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            made: T = end.value
-            return made
+async def _all(steps: Steps[T], most: int, watch: Watcher) -> T:
+    """Take the steps that are left, with a look at Ctrl-C in between; returns what they made."""
+    watch.reading(most)
+    try:
+        while True:
+            watch.judged(next(steps))
+            await asyncio.sleep(0)
+    except StopIteration as end:
+        made: T = end.value
+        return made
+    finally:
+        watch.end()
+
+
+def exhaust(produced: Produced, sink: Callable[[Produced], Steps[T]], watch: Watcher) -> T:
+    """What `sink` makes of a run as it stands."""
+    work = _all(sink(produced), produced.most, watch)
+    try:
+        while True:
+            work.send(None)  # no loop is needed: it waits for nothing, and Ctrl-C is obeyed at once
+    except StopIteration as end:
+        made: T = end.value
+        return made
 
 
 def reopen(folder: RunFolder) -> Produced:

@@ -1,21 +1,87 @@
-"""Who looks on: a bar where there is a terminal, plain lines where there is none, nothing when asked to be quiet.
+"""Who looks on: a bar where there is a terminal or a notebook, plain lines where there is neither, nothing when asked to be quiet.
 
-All of it goes to stderr; stdout is for the result.
+All of it goes to stderr; stdout is for the result. A notebook's cell has one place for both.
 """
 
 import bisect
+import html
+import math
 import sys
 import time
-from typing import Any
+from collections import deque
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pipeline.records import Completion
 
+if TYPE_CHECKING:
+    from pipeline.prepare import Seen
+
 _LINE_EVERY = 10.0  # seconds between plain lines
-_WINDOW = 1000  # latest replies that the median is taken over
+_WINDOW = 1000  # latest replies that the quantiles are taken over
+_WORTH_A_BAR = 1.0  # seconds of reading
+
+
+class Meter:
+    """Counts what has come of `total`, of which `done` was there before, and puts it in words."""
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        self.what, self.total, self.done = what, total, done
+        self.begun = time.monotonic()
+        self._begun_with = done
+        self._failed = self._tokens = self._at_a_time = 0
+        self._seen: Seen | None = None
+        self._latest: deque[float] = deque()  # seconds
+        self._sorted: list[float] = []
+
+    def reply(self, completion: Completion | None, at_a_time: int) -> None:
+        self.done += 1
+        self._at_a_time = at_a_time
+        if completion is None:
+            self._failed += 1
+            return
+        self._tokens += completion.usage.completion_tokens or 0
+        if completion.timing is not None:
+            self._latest.append(completion.timing.e2e)
+            bisect.insort(self._sorted, completion.timing.e2e)
+            if len(self._latest) > _WINDOW:
+                del self._sorted[bisect.bisect_left(self._sorted, self._latest.popleft())]
+
+    def judged(self, seen: "Seen") -> None:
+        self._seen = seen
+
+    def fates(self) -> str:
+        """What became of the replies."""
+        seen = self._seen
+        parts = [f"{seen.kept} kept", f"{seen.dropped} dropped"] if seen and seen.kept + seen.dropped else []
+        return ", ".join([*parts, f"{self._failed} failed"] if self._failed else parts)
+
+    def rates(self, now: float) -> str:
+        """How fast they come, and at what load."""
+        spent = max(now - self.begun, 1e-9)
+        rate = (self.done - self._begun_with) / spent
+        parts = [f"{rate:.1f}/s" if rate < 100 else f"{rate:.0f}/s"]
+        if self._tokens:
+            parts.append(f"{self._tokens / spent:.0f} tokens/s")
+        if self._sorted:
+            middle, far = (self._sorted[math.ceil(len(self._sorted) * q) - 1] for q in (0.5, 0.95))
+            parts.append(f"p50 {middle:.2f} s, p95 {far:.2f} s, {self._at_a_time} at a time")
+        return ", ".join(parts)
+
+    def left(self, now: float) -> str:
+        came = self.done - self._begun_with
+        return f"{duration((self.total - self.done) * (now - self.begun) / came)} left" if came else ""
+
+    def line(self, now: float) -> str:
+        parts = (f"{self.done}/{self.total} {self.what}", self.fates(), self.rates(now), self.left(now))
+        return ", ".join(part for part in parts if part)
 
 
 class Silent:
-    """Nothing but trouble: what there is to say before the first request is information, after it bad news."""
+    """Nothing but trouble: what there is to say before the first request is information, after it bad news.
+
+    What its methods are told stands at `prepare.Watcher`.
+    """
 
     def __init__(self) -> None:
         self._asking = False
@@ -27,7 +93,13 @@ class Silent:
     def begin(self, total: int, done: int) -> None:
         self._asking = True
 
-    def reply(self, completion: Completion | None) -> None:
+    def reading(self, total: int) -> None:
+        pass
+
+    def reply(self, completion: Completion | None, at_a_time: int) -> None:
+        pass
+
+    def judged(self, seen: "Seen") -> None:
         pass
 
     def end(self) -> None:
@@ -37,104 +109,130 @@ class Silent:
 class Plain(Silent):
     """A line now and then."""
 
+    every = _LINE_EVERY  # seconds
+
     def __init__(self) -> None:
         super().__init__()
-        self._total = self._done = self._failed = self._tokens = self._begun_with = 0
-        self._start = self._shown = 0.0
-        self._latest: list[float] = []
-        self._sorted: list[float] = []
+        self.meter = Meter("replies", 0)
+        self._shown = 0.0
 
     def say(self, text: str) -> None:
         _tell(text)
 
     def begin(self, total: int, done: int) -> None:
-        self._total, self._done, self._begun_with = total, done, done
-        self._start = self._shown = time.monotonic()
+        self._begin(Meter("replies", total, done))
         self.say(f"{total} replies to ask for" + (f", {done} of them answered already" if done else ""))
 
-    def reply(self, completion: Completion | None) -> None:
-        self._done += 1
-        if completion is None:
-            self._failed += 1
-        else:
-            self._tokens += completion.usage.completion_tokens or 0
-            if completion.timing is not None:
-                self._add(completion.timing.e2e)
+    def reading(self, total: int) -> None:
+        self._begin(Meter("judged", total))
+
+    def reply(self, completion: Completion | None, at_a_time: int) -> None:
+        self.meter.reply(completion, at_a_time)
+        self._look()
+
+    def judged(self, seen: "Seen") -> None:
+        self.meter.judged(seen)
+        if self.meter.what == "judged":
+            self.meter.done = seen.read
+            self._look()
+
+    def show(self, now: float) -> None:
+        self.say(self.meter.line(now))
+
+    def _begin(self, meter: Meter) -> None:
+        self.meter, self._shown = meter, meter.begun
+
+    def _look(self) -> None:
         now = time.monotonic()
-        if now - self._shown >= self._every():
+        if now - self._shown >= self.every:
             self._shown = now
             self.show(now)
 
-    def show(self, now: float) -> None:
-        self.say(f"{self._done}/{self._total} replies, {self.rates(now)}")
-
-    def rates(self, now: float) -> str:
-        spent = max(now - self._start, 1e-9)
-        rate = (self._done - self._begun_with) / spent
-        parts = [f"{rate:.1f}/s" if rate < 100 else f"{rate:.0f}/s"]
-        if self._tokens:
-            parts.append(f"{self._tokens / spent:.0f} tokens/s")
-        if self._sorted:
-            parts.append(f"p50 {self._sorted[len(self._sorted) // 2]:.2f} s")
-        if self._failed:
-            parts.append(f"{self._failed} failed")
-        if rate > 0:
-            parts.append(f"{duration((self._total - self._done) / rate)} left")
-        return ", ".join(parts)
-
-    def _every(self) -> float:
-        return _LINE_EVERY
-
-    def _add(self, seconds: float) -> None:
-        self._latest.append(seconds)
-        bisect.insort(self._sorted, seconds)
-        if len(self._latest) > _WINDOW:
-            oldest = self._latest.pop(0)
-            del self._sorted[bisect.bisect_left(self._sorted, oldest)]
-
 
 class Bar(Plain):
-    """A bar that moves."""
+    """A bar that moves, and a line of figures under it."""
+
+    every = 0.2
 
     def __init__(self) -> None:
         super().__init__()
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rates]}"),
-            console=self._console,
-            auto_refresh=False,
-        )
-        self._task: Any = None
+        self._live: Any = None  # rich's
 
     def say(self, text: str) -> None:
         self._console.print(printable(text), markup=False, soft_wrap=True)
 
-    def begin(self, total: int, done: int) -> None:
-        super().begin(total, done)
-        self._progress.start()
-        self._task = self._progress.add_task("replies", total=total, completed=done, rates="")
-
     def show(self, now: float) -> None:
-        self._progress.update(self._task, completed=self._done, rates=self.rates(now), refresh=True)
+        from rich.console import Group
+        from rich.live import Live
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        meter = self.meter
+        if meter.what == "judged" and now - meter.begun < _WORTH_A_BAR:
+            return
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        bar = ProgressBar(total=max(meter.total, 1), completed=meter.done, width=32)
+        done = Table.grid(padding=(0, 1))
+        done.add_row(meter.what, bar, f"{meter.done}/{meter.total}", meter.left(now))
+        figures = "; ".join(part for part in (meter.fates(), meter.rates(now)) if part)
+        self._live.update(Group(done, Text(figures, style="dim")), refresh=True)
 
     def end(self) -> None:
-        self.show(time.monotonic())
-        self._progress.stop()
+        if self._live is not None or self.meter.what == "replies":
+            self.show(time.monotonic())
+            self._live.stop()
+            self._live = None
 
-    def _every(self) -> float:
-        return 0.2
+
+class Cell(Plain):
+    """The same in a notebook, in the place of one output."""
+
+    every = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._output: Any = None  # IPython's DisplayHandle
+
+    def say(self, text: str) -> None:
+        print(printable(text), flush=True)
+
+    def begin(self, total: int, done: int) -> None:
+        self._begin(Meter("replies", total, done))
+
+    def show(self, now: float) -> None:
+        if self.meter.what == "judged" and now - self.meter.begun < _WORTH_A_BAR:
+            return
+        line, meter = self.meter.line(now), self.meter
+        bar = f'<progress max="{max(meter.total, 1)}" value="{meter.done}"></progress> {html.escape(line)}'
+        shown = {"text/plain": line, "text/html": bar}
+        if self._output is None:
+            self._output = import_module("IPython.display").display(shown, raw=True, display_id=True)
+        else:
+            self._output.update(shown, raw=True)
+
+    def end(self) -> None:
+        if self._output is not None or self.meter.what == "replies":
+            self.show(time.monotonic())
+            self._output = None
 
 
 def watcher(*, quiet: bool) -> Silent:
     if quiet:
         return Silent()
+    if _in_a_notebook():
+        return Cell()
     return Bar() if sys.stderr.isatty() else Plain()
+
+
+def _in_a_notebook() -> bool:
+    python = sys.modules.get("IPython")  # it is loaded where there is one
+    return python is not None and hasattr(python.get_ipython(), "kernel")
 
 
 def _tell(text: str) -> None:

@@ -1,6 +1,7 @@
 """A run as a notebook sees it: `load_run("runs/mine").frame()`."""
 
 import json
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,11 @@ class Run:
             judged = frame["reply"].notna() & (frame["arm"] != CONTRAST)
             frame["filter"] = frame["filter"].where(~judged | frame["filter"].notna(), "")
         return frame
+
+    def __await__(self) -> Generator[None, None, "Run"]:
+        """It is done already: `run = await pipeline.generate(...)` is the same as without `await`."""
+        return self
+        yield  # which makes this a generator
 
     def __repr__(self) -> str:
         state = "finished" if self.manifest.get("finished") else "not finished"

@@ -16,13 +16,18 @@ from click.testing import CliRunner
 from fakes import FakeServer
 
 from pipeline.cli import cli
-from pipeline.dataset import make_dataset
-from pipeline.produce import reopen
+from pipeline.dataset import making_dataset
+from pipeline.produce import exhaust, reopen
+from pipeline.progress import Silent
 from pipeline.runfolder import RunFolder
 from pipeline.splits import KNOWN, NEW, SPLITS, TRAIN, Splitter
 
 PERSONAS, SCENARIOS = 30, 12
 PROVENANCE = ["item_id", "persona_id", "scenario_id", "category", "sample", "turn", "template", "model", "seed"]
+
+
+def make_dataset(produced):
+    return exhaust(produced, making_dataset, Silent())
 
 
 def write_inputs(folder: Path, personas: int = PERSONAS, scenarios: int = SCENARIOS) -> None:

@@ -13,10 +13,11 @@ from fakes import FakeServer
 
 from pipeline.cli import cli
 from pipeline.criteria import load_criteria
-from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.evaluate import evaluating
 from pipeline.evaluation.text import evaluated
 from pipeline.journal import Journal
-from pipeline.produce import reopen
+from pipeline.produce import exhaust, reopen
+from pipeline.progress import Silent
 from pipeline.runfolder import RunFolder
 from pipeline.stats import clustered_mean
 
@@ -154,7 +155,7 @@ def test_nothing_answered_yet_is_missing_and_has_no_means(run, tmp_path):
     empty.freeze()
     folder = RunFolder(tmp_path)
     folder.write_manifest(RunFolder(run[0]).manifest())
-    summary = evaluate(replace(produced, journal=empty, folder=folder))
+    summary = exhaust(replace(produced, journal=empty, folder=folder), evaluating, Silent())
     empty.close()
     assert (summary["answered"], summary["failed"], summary["missing"], summary["open"]) == (0, 0, 96, 96)
     assert summary["scores"] == {} and summary["latency"] == {} and summary["tokens"]["completion_per_second"] is None

@@ -16,7 +16,7 @@ from fakes import FakeServer
 from pipeline.cli import cli
 from pipeline.criteria import load_criteria
 from pipeline.errors import ConfigError, RunStopped
-from pipeline.judging import by_children, judged, rows_of
+from pipeline.judging import Judged, by_children, judged, rows_of
 from pipeline.produce import reopen
 from pipeline.runfolder import RunFolder
 from pipeline.splits import Splitter
@@ -63,7 +63,7 @@ def opened(run: Path, **changes):
 
 def whole(batches):
     """Everything that is said of the replies, however it came in batches."""
-    found = [batch for batch in batches if batch is not None]
+    found = [batch for batch in batches if isinstance(batch, Judged)]
     return {
         "replies": pa.Table.from_batches([one.batch.replies for one in found]).to_pylist(),
         "scores": pa.Table.from_batches([one.batch.scores for one in found]).to_pylist(),

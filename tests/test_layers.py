@@ -20,7 +20,7 @@ LAYERS = [
     ("judge", "scorers criteria latency stats scored"),
     ("select", "dedup curator pairs diversity training configs judging changes card dataset trainers export"),
     ("tell", "evaluation comparison report hub summary progress dryrun ping runs"),
-    ("doors", "options configure configure_arms commands cli cli_personas __init__ __main__"),
+    ("doors", "options configure configure_arms commands cli cli_personas api __init__ __main__"),
 ]
 LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names.split()}
 

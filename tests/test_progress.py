@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cli import cli
-from pipeline.progress import Plain, Silent, duration, printable, watcher
+from pipeline.prepare import Seen
+from pipeline.progress import Meter, Plain, Silent, duration, printable, watcher
 from pipeline.records import Completion, Timing, Usage
 
 EVIL = "As an AI \x1b[31mred\x1b]0;title\x07 \x9b2J \u202eback \x08\x7f\r done."
@@ -150,24 +151,36 @@ def test_rates_count_what_this_run_did_and_not_what_it_found_done():
     with redirect_stderr(io.StringIO()) as said:
         watch = Plain()
         watch.begin(100, 60)
-        start = watch._start
         for _ in range(20):
-            watch.reply(completion(0.25, tokens=7))
-        watch.reply(None)
-        watch.show(start + 10)
+            watch.reply(completion(0.25, tokens=7), 4)
+        watch.reply(None, 3)
+        watch.judged(Seen(read=79, kept=50, dropped=29))
+        watch.show(watch.meter.begun + 10)
     assert said.getvalue().splitlines() == [
         "100 replies to ask for, 60 of them answered already",
-        "81/100 replies, 2.1/s, 14 tokens/s, p50 0.25 s, 1 failed, 9 s left",
+        "81/100 replies, 50 kept, 29 dropped, 1 failed, 2.1/s, 14 tokens/s, p50 0.25 s, p95 0.25 s, 3 at a time, 9 s left",
     ]
 
 
-def test_the_median_is_of_the_latest_thousand():
-    with redirect_stderr(io.StringIO()):
+def test_what_is_there_already_is_judged_with_a_rate_of_its_own():
+    with redirect_stderr(io.StringIO()) as said:
         watch = Plain()
-        watch.begin(5000, 0)
-        for n in range(3000):
-            watch.reply(completion(float(n)))
-        assert "p50 2500.00 s" in watch.rates(watch._start + 1)
+        watch.begin(100, 0)
+        watch.reply(completion(0.25), 1)
+        watch.end()
+        watch.reading(100)
+        watch.judged(Seen(read=50, kept=20, dropped=28))
+        watch.show(watch.meter.begun + 10)
+        watch.end()
+    assert said.getvalue().splitlines()[-1] == "50/100 judged, 20 kept, 28 dropped, 5.0/s, 10 s left"
+
+
+def test_quantiles_are_of_the_latest_thousand():
+    watch = Plain()
+    watch._begin(Meter("replies", 5000))
+    for n in range(3000):
+        watch.meter.reply(completion(float(n)), 1)
+    assert "p50 2499.00 s, p95 2949.00 s" in watch.meter.rates(watch.meter.begun + 1)
 
 
 def test_silent_tells_trouble_once_requests_are_under_way():
@@ -176,7 +189,7 @@ def test_silent_tells_trouble_once_requests_are_under_way():
         assert type(watch) is Silent
         watch.say("http://localhost: openai, model smol")
         watch.begin(5, 0)
-        watch.reply(None)
+        watch.reply(None, 1)
         watch.say("Stopping;\x1b[31m waiting")
         watch.end()
     assert said.getvalue() == "Stopping; [31m waiting\n"

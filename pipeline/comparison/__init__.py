@@ -6,6 +6,7 @@ files.py        ... from somebody else's scores: tables, inspect_ai's logs, lm-e
 differences.py  both sides, item by item
 explore.py      each score in each category: where to look
 text.py         the same in words
+frames.py       ... and as tables of pandas
 """
 
 from pipeline.comparison.arm import Arm, Columns

@@ -21,11 +21,11 @@ from pipeline.comparison import Arm, compare_arms, read_run
 from pipeline.config import RunConfig
 from pipeline.criteria import load_criteria
 from pipeline.errors import ConfigError
-from pipeline.evaluation.evaluate import evaluate, evaluating
+from pipeline.evaluation.evaluate import evaluating
 from pipeline.evaluation.gates import decide, overall, parse_gate, plain
 from pipeline.interrupt import run
 from pipeline.prepare import Watcher, prepare
-from pipeline.produce import produce, reopen
+from pipeline.produce import exhaust, produce, reopen
 from pipeline.progress import watcher
 from pipeline.runfolder import Inputs, RunFolder, now
 from pipeline.target import find_target
@@ -110,7 +110,9 @@ def run_arms(arms: Arms, folder: RunFolder, watch: Watcher) -> Ended:
     return ended
 
 
-def rescore_arms(folder: RunFolder, change: Callable[[RunConfig], RunConfig], gates: tuple[str, ...]) -> Ended:
+def rescore_arms(
+    folder: RunFolder, change: Callable[[RunConfig], RunConfig], gates: tuple[str, ...], watch: Watcher
+) -> Ended:
     """The same again from what the journals have, without asking anybody."""
     before = read_arms(folder)
     arms = replace(before, gates=tuple(dict.fromkeys((*before.gates, *gates))))
@@ -124,7 +126,7 @@ def rescore_arms(folder: RunFolder, change: Callable[[RunConfig], RunConfig], ga
             produced.config = change(produced.config)
             ended.demo |= produced.target.demo
             with closing(produced.journal):
-                summaries[name] = evaluate(produced)
+                summaries[name] = exhaust(produced, evaluating, watch)
             arm.finish("eval", summaries[name], complete=False)
     ended.summary = _summary(arms, folder, summaries)
     return ended

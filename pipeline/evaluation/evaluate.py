@@ -20,7 +20,8 @@ from pipeline.evaluation.gates import decide, parse_gate, plain
 from pipeline.evaluation.measures import QUANTILES, SHARES, measured
 from pipeline.personas.load import read_personas
 from pipeline.plan import CONTRAST
-from pipeline.produce import Produced, Steps, exhaust
+from pipeline.prepare import Seen
+from pipeline.produce import Produced, Steps
 from pipeline.records import Score
 from pipeline.scored import Load, Scored
 from pipeline.stats import Mean, clustered_mean, clustered_quantile, reduce_repeats
@@ -29,11 +30,6 @@ _LATENCIES = ("e2e", "ttft", "ttfv", "tpot", "gap")
 _SLOWEST = 20  # personas that are told one by one
 
 Values = dict[str, list[tuple[Hashable, float]]]  # by scorer: an item, and the value of a reply to it
-
-
-def evaluate(produced: Produced) -> dict[str, Any]:
-    """The scores of a run as it stands."""
-    return exhaust(evaluating(produced))
 
 
 def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
@@ -67,8 +63,8 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
                 splits[split][name].append((item, score.value))
 
     with Scored(produced, panel, load) as scored:
-        for turn, scores in scored.turns():
-            yield
+        for read, (turn, scores) in enumerate(scored.turns(), 1):
+            yield Seen(read)
             if turn.item.arm == CONTRAST:
                 continue
             if turn.completion is None:
