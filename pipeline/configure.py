@@ -102,7 +102,10 @@ def selected_on(run: Path) -> tuple[str, ...]:
     from pipeline.criteria import load_criteria
     from pipeline.runfolder import RunFolder
 
-    asked = RunFolder(run).manifest().get("asked", {})
+    folder = RunFolder(run)
+    asked = folder.manifest().get("asked", {})
+    if made_by := folder.criteria():  # by others than the manifest's, where it was curated since
+        return tuple(name for name, bounds in made_by["filters"].items() if bounds is not False)
     return tuple(load_criteria(asked.get("settings") or (), asked.get("scorers") or ()).filters)
 
 

@@ -126,6 +126,23 @@ class RunFolder:
         found = self._results().get(command)
         return found if isinstance(found, dict) else {}
 
+    def criteria(self) -> dict[str, Any]:
+        """What its dataset was made by, as plain values; empty if there is none. Raises ConfigError if it is not whole."""
+        import yaml
+
+        path = self.dataset / "curation.yaml"
+        try:
+            made_by = yaml.safe_load(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
+            raise ConfigError(f"{path}: cannot be read: {' '.join(str(exc).split())}") from exc
+        if not isinstance(made_by, dict) or not isinstance(made_by.get("filters"), dict):
+            raise ConfigError(
+                f"{path}: not what pipeline curate writes. It writes it anew: pipeline curate {self.path}"
+            )
+        return made_by
+
     def _results(self) -> dict[str, Any]:
         try:
             results = json.loads(self.results.read_text("utf-8"))

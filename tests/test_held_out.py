@@ -1,6 +1,7 @@
 """`pipeline eval --from RUN`: exactly what that run's dataset never trains on, known and new NPCs apart."""
 
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from fakes import FakeServer
 
 from pipeline.cli import cli
+from pipeline.configure import selected_on
 from pipeline.errors import ConfigError
 
 
@@ -56,6 +58,19 @@ def test_known_and_new_npcs_are_told_apart(runs):
 def test_its_scores_are_marked_as_those_that_chose_the_training_data(runs):
     _, summary = runs
     assert summary["scores"]["in_character"]["selected_on"]
+
+
+def test_a_score_that_a_later_curation_leaves_out_chose_nothing(runs, tmp_path):
+    folder, _ = runs
+    assert "in_character" in selected_on(folder / "made") and "voice" not in selected_on(folder / "made")
+    run = shutil.copytree(folder / "made", tmp_path / "made")
+    assert pipeline("curate", run, "--set", "in_character=off").exit_code == 0
+    assert set(selected_on(folder / "made")) - set(selected_on(run)) == {"in_character"}
+    (run / "dataset" / "curation.yaml").write_text("- no criteria", "utf-8")
+    with pytest.raises(ConfigError, match="pipeline curate"):
+        selected_on(run)
+    shutil.rmtree(run / "dataset")  # then the manifest tells
+    assert "in_character" in selected_on(run)
 
 
 def test_a_run_without_a_dataset_and_a_suite_beside_it_are_refused(runs):

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -135,10 +134,8 @@ def _bounds(arm: RunFolder, summary: Mapping[str, Any], name: str) -> dict[str, 
     own = summary["arms"][name] if "arms" in summary else summary
     if "bounds" in own:
         return {scorer: Bounds(**bounds) for scorer, bounds in own["bounds"].items()}
-    made_by = arm.dataset / "curation.yaml"
-    criteria = yaml.safe_load(made_by.read_text("utf-8")) if made_by.exists() else {}
     return {
         scorer: Bounds(settings.get("min"), settings.get("max"))
-        for scorer, settings in criteria.get("filters", {}).items()
+        for scorer, settings in arm.criteria().get("filters", {}).items()
         if isinstance(settings, dict)
     }
