@@ -51,10 +51,14 @@ class Bounds:
     def passes(self, value: float) -> bool:
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
+    @property
+    def less_is_better(self) -> bool:
+        return self.least is None and self.most is not None
+
     def goodness(self, values: Floats) -> Floats:
         """How likely all is well on this side, to compare replies: the value itself; where less is better, 1 at nothing and
         a half at the bound. A flaw leaves a tenth, so that two are worse than one. What is not a number stays none."""
-        if self.most is None or self.least is not None:
+        if not self.less_is_better:
             return np.clip(values, _FLAW, 1.0)
         bound = self.most or 1.0
         return np.maximum(bound / (bound + np.maximum(values, 0.0)), _FLAW)

@@ -71,7 +71,11 @@ class Arm:
 
     def means(self, scorer: str) -> dict[Item, float]:
         """One value for each item that has any: the mean of its repeats."""
-        of, values = self._of_items(self.scores[scorer])
+        return self.means_of(self.scores[scorer])
+
+    def means_of(self, column: tuple[Numbers, Values]) -> dict[Item, float]:
+        """The same of any column: replies, and the value of each."""
+        of, values = self._of_items(column)
         counts = np.bincount(of, minlength=len(self.items))
         sums = np.bincount(of, weights=values, minlength=len(self.items))
         items = list(self.items)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.comparison.arm import TEXT, Arm, Load
-from pipeline.criteria import load_criteria
+from pipeline.criteria import Bounds, load_criteria
 from pipeline.errors import ConfigError
 from pipeline.latency import busy_seconds
 from pipeline.plan import CONTRAST
@@ -87,10 +87,9 @@ def _table(path: Any, columns: tuple[str, ...]) -> pa.Table:
 
 
 def less_is_better(bounds: dict[str, Any]) -> frozenset[str]:
-    """Scorers with an upper bound and no lower one, by the criteria at hand and by what the run says of its own scorers."""
-    known = {name: (own.least, own.most) for name, own in load_criteria().filters.items()}
-    known |= {name: (own.get("least"), own.get("most")) for name, own in bounds.items()}
-    return frozenset(name for name, (least, most) in known.items() if least is None and most is not None)
+    """Such scorers, by the criteria at hand and by what the run says of its own."""
+    known = {**load_criteria().filters, **{name: Bounds(**own) for name, own in bounds.items()}}
+    return frozenset(name for name, own in known.items() if own.less_is_better)
 
 
 def _load(folder: RunFolder, manifest: dict[str, Any], *, streaming: bool) -> Load:

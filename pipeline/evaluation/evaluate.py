@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.comparison import Arm, read_run
 from pipeline.comparison.arm import Item
-from pipeline.criteria import Criteria, load_criteria
+from pipeline.criteria import load_criteria
 from pipeline.evaluation.conversations import Conversations
 from pipeline.evaluation.gates import decide, parse_gate, plain
 from pipeline.evaluation.measures import QUANTILES, SHARES, measured
@@ -26,7 +26,6 @@ from pipeline.records import Score
 from pipeline.scored import Load, Scored
 from pipeline.stats import Mean, clustered_mean, clustered_quantile, reduce_repeats
 
-_LATENCIES = ("e2e", "ttft", "ttfv", "tpot", "gap")
 _SLOWEST = 20  # personas that are told one by one
 
 Values = dict[str, list[tuple[Hashable, float]]]  # by scorer: an item, and the value of a reply to it
@@ -85,20 +84,14 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
         for (item, category, split), scores in zip(scored_ones, scored.of_run(), strict=True):
             note(item, category, split, scores)
     means = _means(values, persona_of)
-    for name, mean in means.items():
-        mean |= {"not_applicable": not_applicable[name], "selected_on": name in config.selected_on}
-    means |= {
-        name: {
-            **asdict(Mean(None, None, None, 0, 0)),
-            "not_applicable": none,
-            "selected_on": name in config.selected_on,
-        }
+    nothing = asdict(Mean(None, None, None, 0, 0))
+    means = {
+        name: means.get(name, nothing) | {"not_applicable": none, "selected_on": name in config.selected_on}
         for name, none in not_applicable.items()
-        if none and name not in means
+        if none or name in means
     }
-    means = {name: means[name] for name in values if name in means}
     arm = read_run(produced.folder)
-    arm.less = _less(criteria)
+    arm.less = frozenset(name for name, bounds in criteria.filters.items() if bounds.less_is_better)
     return {
         "asked": answered + failed + missing,
         "answered": answered,
@@ -144,17 +137,10 @@ def _means(values: Values, persona_of: Mapping[Hashable, Hashable]) -> dict[str,
     return means
 
 
-def _less(criteria: Criteria) -> frozenset[str]:
-    """The scorers of which less is better."""
-    return frozenset(n for n, own in criteria.filters.items() if own.least is None and own.most is not None)
-
-
 def _latency(arm: Arm) -> dict[str, Any]:
     """Seconds. The time to the first visible content is told where a reply began with what a player does not see."""
     latency: dict[str, Any] = {}
-    for what in _LATENCIES:
-        if what not in arm.seconds:
-            continue
+    for what in arm.seconds:
         seconds, personas = arm.times(what, set(arm.items))
         if what == "ttfv" and seconds == arm.times("ttft", set(arm.items))[0]:
             continue

@@ -104,7 +104,7 @@ def decide(gates: Sequence[Gate], arms: Mapping[str, Arm], patience: float) -> l
         why = few or _why(gate, found)
         if verdict == "failed" and at not in failing:
             verdict, why = "inconclusive", f"it fails by itself, but among {len(asked)} gates that may be chance"
-        decisions.append(Decision(gate.text, name, verdict, "" if verdict == "passed" else why, *_ends(found)))
+        decisions.append(Decision(gate.text, name, verdict, "" if verdict == "passed" else why, **asdict(found)))
     return decisions
 
 
@@ -137,10 +137,6 @@ def _why(gate: Gate, found: Estimate) -> str:
     if end is None:
         return f"too few replies for the {side} bound of its interval"
     return "" if gate.violated(found) else f"{gate.bound:g} lies in its interval"
-
-
-def _ends(found: Estimate) -> tuple[float | None, float | None, float | None]:
-    return found.value, found.low, found.high
 
 
 def plain(decisions: Sequence[Decision]) -> list[dict[str, Any]]:

@@ -11,19 +11,17 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.comparison import Arm
 from pipeline.comparison.arm import Item
 from pipeline.stats import LEVEL, Mean, clustered_mean, clustered_quantile, paired, paired_quantile
+from pipeline.stats.intervals import Floats, Numbers
 
 TIMES = ("e2e", "ttft", "tpot")
 QUANTILES = (50, 95, 99)
 SHARES = ("in_time", "usable", "usable_per_second")
 MEASURES = (*(f"{time}_p{q}" for time in TIMES for q in QUANTILES), *SHARES)
 IN_CHARACTER = "in_character"
-Numbers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 _PASSES = 0.5  # a reply with less is out of character
 
@@ -42,14 +40,14 @@ UNKNOWN = Estimate(None, None, None)
 
 def measured(arm: Arm, measure: str, patience: float, *, level: float = LEVEL) -> Estimate:
     """`measure` of an arm, with an interval that holds it with probability `level`. `patience`: seconds until a reply is late."""
-    if measure in MEASURES and measure not in SHARES:
-        what, _, q = measure.partition("_p")
+    if time := _time(measure):
+        what, q = time
         values, clusters = arm.times(what, set(arm.items)) if what in arm.seconds else ([], [])
         if not values:
             return UNKNOWN
-        found = clustered_quantile(values, clusters, int(q) / 100, level=level)
+        found = clustered_quantile(values, clusters, q, level=level)
         return Estimate(found.value, found.low, found.high)
-    values_of = values_by_item(arm, measure, patience)
+    values_of = _values(arm, measure, patience)
     if not values_of:
         return UNKNOWN
     mean = clustered_mean(values_of, _persona_of(values_of), level=level)
@@ -58,17 +56,17 @@ def measured(arm: Arm, measure: str, patience: float, *, level: float = LEVEL) -
 
 def difference(a: Arm, b: Arm, measure: str, patience: float, *, level: float = LEVEL) -> Estimate:
     """By how much `measure` of `b` lies above that of `a`, on the items that both have."""
-    if measure in MEASURES and measure not in SHARES:
-        what, _, q = measure.partition("_p")
+    if time := _time(measure):
+        what, q = time
         if what not in a.seconds or what not in b.seconds:
             return UNKNOWN
         both = a.timed(what) & b.timed(what)
         (x, of_x), (y, of_y) = a.times(what, both), b.times(what, both)
         if not x or not y:
             return UNKNOWN
-        found = paired_quantile(x, y, of_x, of_y, int(q) / 100, level=level)
+        found = paired_quantile(x, y, of_x, of_y, q, level=level)
         return Estimate(found.value, found.low, found.high)
-    one, other = values_by_item(a, measure, patience), values_by_item(b, measure, patience)
+    one, other = _values(a, measure, patience), _values(b, measure, patience)
     if not one.keys() & other.keys():
         return UNKNOWN
     if measure == "usable_per_second":
@@ -80,19 +78,20 @@ def difference(a: Arm, b: Arm, measure: str, patience: float, *, level: float = 
     return Estimate(pair.difference, pair.low, pair.high)
 
 
-def values_by_item(arm: Arm, measure: str, patience: float) -> dict[Item, float]:
+def _time(measure: str) -> tuple[str, float] | None:
+    """Of a latency: which one, and which quantile of it."""
+    if measure not in MEASURES or measure in SHARES:
+        return None
+    what, _, q = measure.partition("_p")
+    return what, int(q) / 100
+
+
+def _values(arm: Arm, measure: str, patience: float) -> dict[Item, float]:
     """One value for each item that has any: the mean of its repeats."""
     if measure not in SHARES:
         return arm.means(measure) if measure in arm.scores else {}
     flags = _flags(arm, patience, in_character=measure != "in_time")
-    if flags is None:
-        return {}
-    replies, values = flags
-    of = np.asarray(arm.item_of, np.int64)[replies]
-    counts = np.bincount(of, minlength=len(arm.items))
-    sums = np.bincount(of, weights=values, minlength=len(arm.items))
-    items = list(arm.items)
-    return {items[n]: float(sums[n] / counts[n]) for n in np.flatnonzero(counts)}
+    return arm.means_of(flags) if flags else {}
 
 
 def _flags(arm: Arm, patience: float, *, in_character: bool) -> tuple[Numbers, Floats] | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.comparison import compared
+from pipeline.criteria import Bounds
 from pipeline.evaluation.conversations import VOICE
 from pipeline.progress import printable
 from pipeline.summary import CLIENT_BOUND, OWN_SERVER, rate
@@ -57,7 +58,7 @@ def _replies(summary: dict[str, Any]) -> list[str]:
 def _scores(summary: dict[str, Any]) -> list[str]:
     lines = [f"{'score (1 is good)':20} {'mean':>7}  {'95 % interval':>16}  not applicable"]
     for name, mean in summary["scores"].items():
-        notes = ["0 is good"] if summary["bounds"][name]["most"] is not None else []
+        notes = ["0 is good"] if Bounds(**summary["bounds"][name]).less_is_better else []
         notes += ["selected on"] if mean["selected_on"] else []
         line = f"{name:20} {_value(mean):>7}  {_ends(mean):>16}  {mean['not_applicable'] or '':>14}  {', '.join(notes)}"
         lines.append(line.rstrip())
