@@ -38,7 +38,6 @@ class Tally:
     kept: int = 0
     answered: int = 0
     failed: int = 0
-    last_error: str = ""
 
 
 @dataclass(slots=True)
@@ -142,7 +141,6 @@ async def run(
                     )
                 except ServerError as exc:
                     tally.failed += 1
-                    tally.last_error = str(exc)
                     on_reply(None, ask.speaker)
                     pulses[one].failure(exc)
                     return

@@ -135,19 +135,16 @@ class Load:
     sent: "array[float]" = field(default_factory=lambda: array("d"))
     e2e: "array[float]" = field(default_factory=lambda: array("d"))
     ttft: "array[float]" = field(default_factory=lambda: array("d"))
-    tpot: "array[float]" = field(default_factory=lambda: array("d"))
+    lag: "array[float]" = field(default_factory=lambda: array("d"))
     prompt_tokens: int = 0
     completion_tokens: int = 0
     player: Counter[str] = field(default_factory=Counter)  # the same, of a simulated player's lines
-    gap: "array[float]" = field(default_factory=lambda: array("d"))
-    lag: "array[float]" = field(default_factory=lambda: array("d"))
-    ttfv: "array[float]" = field(default_factory=lambda: array("d"))
     counted: Counter[str] = field(default_factory=Counter)  # replies by who counted their tokens
     _failures: Counter[str] = field(default_factory=Counter)
     _kinds: dict[str, str] = field(default_factory=dict)
 
     def add(self, replies: pa.RecordBatch) -> None:
-        for name in ("sent", "e2e", "ttft", "tpot", "gap", "lag", "ttfv"):
+        for name in ("sent", "e2e", "ttft", "lag"):
             getattr(self, name).extend(replies.column(name).drop_null().to_pylist())
         tokens = (
             replies.column(name).to_pylist() for name in ("sent", "completion_tokens", "prompt_tokens", "tokens_by")
@@ -177,10 +174,6 @@ class Load:
             "completion": self.completion_tokens,
             "completion_per_second": self.completion_tokens / busy if busy and self.counted else None,
         }
-
-    def hidden(self) -> Sequence[float]:
-        """Times to the first visible content, where any reply began with what a player does not see."""
-        return self.ttfv if self.ttfv != self.ttft else []
 
     def fail(self, error: str) -> None:
         """Count a failure: those that differ in nothing but numbers are one."""
