@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.criteria import Bounds
 from pipeline.plan import CONTRAST
 from pipeline.runfolder import RunFolder
+from pipeline.tables import column as column_of
 
 SHOWN = 5_000  # replies, of all arms together
 TEXTS = 16 * 2**20  # bytes of their texts as JSON has them
@@ -180,7 +181,7 @@ def batches(
         turns = ["turn"] if "turn" in table.schema_arrow.names else []
         for batch in table.iter_batches(rows, columns=[*columns, *turns]):
             found = {name: batch.column(name) for name in columns}
-            if turns and "item_id" in found and pc.any(pc.greater(batch.column("turn"), 0)).as_py():
+            if turns and "item_id" in found and integers(batch.column("turn")).any():
                 found["item_id"] = _reply_ids(found["item_id"], batch.column("turn"))
             yield found
 
@@ -189,8 +190,9 @@ def _reply_ids(items: pa.Array, turns: pa.Array) -> pa.Array:
     """As `records.reply_id` has it; numbered, if the items are."""
     numbered = isinstance(items, pa.DictionaryArray)
     items = items.dictionary_decode() if numbered else items
-    later = pc.binary_join_element_wise(items, turns.cast(pa.string()), "/")
-    ids = pc.if_else(pc.equal(turns, 0), items, later)
+    # No Python value is handed to pyarrow: to make an array of one, it imports pandas.
+    later = pc.binary_join_element_wise(items, turns.cast(pa.string()), column_of(["/"], pa.string())[0])
+    ids = pc.if_else(turns.cast(pa.bool_()), later, items)
     return ids.dictionary_encode() if numbered else ids
 
 
