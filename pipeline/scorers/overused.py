@@ -8,9 +8,9 @@ import numpy as np
 
 from pipeline.records import Score
 from pipeline.scorers.pieces import (
+    HASH,
     READ,
     Everyday,
-    Hashes,
     by_start,
     everyday_english,
     hashes_of,
@@ -44,7 +44,7 @@ class Overused:
         self._everyday = everyday_english()
         self._personas: dict[str, int] = {}
         self._replies = 0
-        self._waiting: list[tuple[int, str, tuple[str, ...], Hashes]] = []
+        self._waiting: list[tuple[int, str, tuple[str, ...], bytes]] = []
         self._sketch = np.zeros(1 << _SKETCH_BITS, np.uint32)
         self._uses: dict[tuple[str, ...], _Uses] = {}
         self._phrases: dict[tuple[str, ...], list[tuple[str, ...]]] | None = None
@@ -104,14 +104,14 @@ class Overused:
         """Take in the replies that wait: all runs of three words into the sketch, frequent ones and those around into the
         table."""
         heard = [hashes for _, _, _, hashes in self._waiting]
-        keys = keys_of(np.concatenate([np.zeros(0, np.uint64), *heard]), 3)
-        lengths = np.fromiter(map(len, heard), np.int64, len(heard))
+        keys = keys_of(b"".join(heard), 3)
+        lengths = np.fromiter(map(len, heard), np.int64, len(heard)) // HASH
         ends = np.cumsum(lengths)
         reply = np.repeat(np.arange(len(heard)), lengths)[: len(keys)]
         whole = np.arange(len(keys)) + 3 <= ends[reply] if len(keys) else np.zeros(0, bool)
         place = (keys >> np.uint64(64 - _SKETCH_BITS)).astype(np.int64)
-        once = np.unique(reply[whole] << _SKETCH_BITS | place[whole]) & ((1 << _SKETCH_BITS) - 1)
-        np.add.at(self._sketch, once, 1)
+        pairs = np.sort(place[whole] * len(heard) + reply[whole])  # by place: the sketch is larger than a cache
+        np.add.at(self._sketch, pairs[np.diff(pairs, prepend=-1) > 0] // max(1, len(heard)), 1)
         frequent = whole & (self._sketch[place] >= max(_FEW, self._share / 2 * self._replies))
         for number in np.unique(reply[frequent]).tolist():
             speaker, line, said, _ = self._waiting[number]

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from pipeline.records import Score
 from pipeline.scorers.pieces import (
+    HASH,
     READ,
     SOLID_SCALE,
-    Hashes,
+    Keys,
     everyday_english,
     hashes_of,
     keys_of,
@@ -43,9 +44,9 @@ class OwnWords:
         self._personas: dict[str, int] = {}
         self._names: list[str] = []
         self._speakers, self._texts = array("i"), array("q")  # of each reply: who, and a hash of it
-        self._heard: list[Hashes] = []  # words of replies not yet taken
-        self._waiting = 0  # words in them
-        self._rows: list[tuple[Hashes, npt.NDArray[np.int32]]] = []  # runs of words, each with the number of the reply
+        self._heard: list[bytes] = []  # hashes of the words of replies not yet taken
+        self._waiting = 0  # bytes of them
+        self._rows: list[tuple[Keys, npt.NDArray[np.int32]]] = []  # runs of words, each with the number of the reply
         self._remembered = 0
         self._shared: _Shared | None = None
         self._suspects: set[int] = set()
@@ -120,14 +121,15 @@ class OwnWords:
 
     def _take(self) -> None:
         """Turn what was heard into runs of words."""
-        heard = np.concatenate([_NOTHING, *self._heard])
-        lengths = np.fromiter(map(len, self._heard), np.int64, len(self._heard))
+        heard = b"".join(self._heard)
+        lengths = np.fromiter(map(len, self._heard), np.int64, len(self._heard)) // HASH
         ends = np.cumsum(lengths)
         self._heard, self._waiting = [], 0
-        reply = np.repeat(np.arange(len(ends)), lengths)[: max(0, len(heard) - _RUN + 1)]
-        whole = np.arange(len(reply)) + _RUN <= ends[reply]
+        keys = keys_of(heard, _RUN)
+        reply = np.repeat(np.arange(len(ends)), lengths)[: len(keys)]
+        whole = np.arange(len(keys)) + _RUN <= ends[reply]
         numbers = (reply[whole] + len(self._speakers) - len(ends)).astype(np.int32)
-        self._rows.append((keys_of(heard, _RUN)[whole], numbers))
+        self._rows.append((keys[whole], numbers))
         self._remembered += len(numbers)
 
     def _share(self) -> "_Shared":
@@ -174,7 +176,7 @@ def _first(*columns: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
 class _Shared(NamedTuple):
     """Runs of words that several personas say, in order, with an end that is none; whose each is, and of how many."""
 
-    keys: Hashes
+    keys: Keys
     owners: npt.NDArray[np.int64]
     speakers: npt.NDArray[np.int64]
 
@@ -184,9 +186,8 @@ _CHANGED = 2  # words between two runs of the same stretch
 _TELLING = (
     3  # words that are not everyday English (those in everybody's mouth are half one), in a stretch that is somebody's
 )
-_BATCH = 1 << 16
+_BATCH = HASH << 16  # bytes: so many words
 _REMEMBERED = 1 << 23  # runs of words: 100 MB, 400,000 replies of 25 words
-_NOTHING = np.zeros(0, np.uint64)
 _END = np.array([0xFFFF_FFFF_FFFF_FFFF], np.uint64)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.scorers.lexicon import lexicon, working_folder
 from pipeline.scorers.words import spans, words
 
-Hashes = npt.NDArray[np.uint64]
+Keys = npt.NDArray[np.uint64]
 
 READ = 2000  # words of a reply or a line that are looked at where the whole run is compared
 SOLID_SCALE = 2  # characters of a script without blanks to a word
@@ -118,36 +118,36 @@ def by_start(phrases: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], list[t
     return found
 
 
-class _Hashes(dict[str, int]):
-    def __missing__(self, word: str) -> int:
+class _Hashes(dict[str, bytes]):
+    def __missing__(self, word: str) -> bytes:
         if len(self) >= _KEPT:
             self.clear()
-        digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        found = self[word] = int.from_bytes(digest, "little")
+        found = self[word] = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=HASH).digest()
         return found
 
 
+HASH = 8  # bytes
 _KEPT = 1 << 16  # words
 _HASHES = _Hashes()
 
 
 @lru_cache(maxsize=64)
-def hashes_of(text: str) -> Hashes:
-    """64 bits for each of the first pieces of a text, the same on any machine; `hash` is not."""
-    said = pieces_of(text)[0][:READ]
-    return np.fromiter(map(_HASHES.__getitem__, said), np.uint64, len(said))
+def hashes_of(text: str) -> bytes:
+    """`HASH` bytes for each of the first pieces of a text, the same on any machine; `hash` is not."""
+    return b"".join(map(_HASHES.__getitem__, pieces_of(text)[0][:READ]))
 
 
-def keys_of(hashes: Hashes, run: int) -> Hashes:
+def keys_of(hashes: bytes, run: int) -> Keys:
     """One key for each `run` of neighbours: a polynomial in an odd number, stirred."""
-    if len(hashes) < run:
-        return hashes[:0]
-    keys = np.correlate(hashes, _POWERS[:run])
+    if len(hashes) < run * HASH:
+        return _NONE
+    keys = np.correlate(np.frombuffer(hashes, "<u8"), _POWERS[:run])
     keys ^= keys >> _HALF
     keys *= _ODD
     keys ^= keys >> _HALF
     return keys
 
 
+_NONE = np.zeros(0, np.uint64)
 _ODD, _HALF = np.uint64(0xFF51AFD7ED558CCD), np.uint64(32)
 _POWERS = np.array([pow(0x9E3779B97F4A7C15, power, 1 << 64) for power in range(8)], np.uint64)
