@@ -7,7 +7,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,8 +97,11 @@ class Preference:
 class Panel:
     """The scorers of a run, ready to be asked."""
 
-    of_reply: Mapping[str, Scorer]
-    of_run: Mapping[str, OfRun]
+    of_reply: dict[str, Scorer]
+    of_run: dict[str, OfRun]
+    of_replies: dict[str, Callable[[Sequence[Turn]], list[Score]]] = field(
+        default_factory=dict
+    )  # faster, where many come at once
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,7 +110,10 @@ class Panel:
     def read(self, turns: Sequence[Turn]) -> list[dict[str, Score]]:
         """What each says of each turn. Given some dozens at once, a scorer finds its words in the processor's cache and what all
         share of a reply still remembered: that is a quarter faster than one turn after the other."""
-        by_scorer = [list(map(scorer, turns)) for scorer in self.of_reply.values()]
+        by_scorer = [
+            self.of_replies[name](turns) if name in self.of_replies else list(map(scorer, turns))
+            for name, scorer in self.of_reply.items()
+        ]
         return [dict(zip(self.of_reply, scores, strict=True)) for scores in zip(*by_scorer, strict=True)] or [
             {} for _ in turns
         ]
@@ -136,18 +142,23 @@ class Criteria:
     def panel(self, personas: Callable[[], Iterable[SimpleNamespace]]) -> Panel:
         """The scorers with their settings. `personas` gives the run's, for those that look at them first."""
         settle_folder()
-        of_reply: dict[str, Scorer] = {}
-        of_run: dict[str, OfRun] = {}
+        panel = Panel({}, {})
         for name in self.filters:
-            settings = {key: value for key, value in self.written[name].items() if key not in ("min", "max")}
+            default = _settings_of(name, self._functions)
+            settings = {
+                key: value
+                for key, value in self.written[name].items()
+                if key not in ("min", "max") and value != default[key]
+            }
             if name in OF_RUN:
-                of_run[name] = OF_RUN[name](**settings)
+                panel.of_run[name] = OF_RUN[name](**settings)
             elif name in OF_PERSONAS:
-                of_reply[name] = OF_PERSONAS[name](personas(), **settings).score
+                scorer = OF_PERSONAS[name](personas(), **settings)
+                panel.of_reply[name], panel.of_replies[name] = scorer.score, scorer.score_all
             else:
                 function = self._functions[name]
-                of_reply[name] = partial(function, **settings) if settings else function
-        return Panel(of_reply, of_run)
+                panel.of_reply[name] = partial(function, **settings) if settings else function
+        return panel
 
 
 def load_criteria(settings: Sequence[str] = (), own: Sequence[str] = ()) -> Criteria:

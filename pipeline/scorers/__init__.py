@@ -18,7 +18,7 @@ Two kinds need to know more than the one reply, and are classes with the same se
 `OF_RUN` see every reply first, and score after the last one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
@@ -52,11 +52,13 @@ class Said(NamedTuple):
 
 
 class OfPersonas(Protocol):
-    """Made of the run's personas; `score` then is a scorer like any other."""
+    """Made of the run's personas; `score` then is a scorer like any other, and `score_all` the same of several at once."""
 
     def __init__(self, personas: Iterable[SimpleNamespace], **settings: Any) -> None: ...
 
     def score(self, turn: Turn) -> Score: ...
+
+    def score_all(self, turns: Sequence[Turn]) -> list[Score]: ...
 
 
 class OfRun(Protocol):

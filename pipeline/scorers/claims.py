@@ -10,7 +10,7 @@ from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
 from pipeline.scorers.meaning import Meaning, meaning, stem, stems
 from pipeline.scorers.triggers import Triggers, vocabulary
-from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import as_written, has_word, plain, spans, words
 
 _EVIDENCE = 120  # characters
@@ -55,7 +55,7 @@ def checks_claims(turn: Turn) -> Score:
         name = plain(turn.item.npc.name)
         claim = _claim(line, name if name in plain(line) else "", working_folder())
     if claim is None:
-        return Score(None, "the player claims nothing in brackets")
+        return not_applicable("the player claims nothing in brackets")
     if not _may_be_taken(turn.text, claim):
         return GOOD
     text = plain(turn.text[:_LOOKED_AT])

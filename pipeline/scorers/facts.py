@@ -22,7 +22,7 @@ from pipeline.scorers.settled import (
     number,
 )
 from pipeline.scorers.triggers import vocabulary
-from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import words
 
 _EVIDENCE = 120  # characters
@@ -78,7 +78,7 @@ def true_to_facts(turn: Turn) -> Score:
         return SILENT
     settled = facts(turn.item.npc)
     if not settled.any:
-        return Score(None, "the persona names no age, trade, kin or home")
+        return not_applicable("the persona names no age, trade, kin or home")
     said, wanted = vocabulary(turn.text), asked(turn.line)
     there = (settled.lists.triggers & said) | (settled.of_kin & said)
     if not there and not wanted:

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import lexicon, working_folder
 from pipeline.scorers.meaning import of_persona
-from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import spans, words
 
 _LATIN = "Latin"
@@ -119,7 +119,7 @@ def language(turn: Turn, *, stretch: int = 4, also: str = "") -> Score:
         return GOOD
     expected = _with_line(here, expected.languages, turn.line)
     if not expected.languages:
-        return Score(None, "the persona's language is not known")
+        return not_applicable("the persona's language is not known")
     found = _stretch(text, expected, stretch)
     return Score(0.0, f"goes over to {found[0]}", found[1][:120]) if found else GOOD
 

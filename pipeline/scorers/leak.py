@@ -10,7 +10,7 @@ from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
 from pipeline.scorers.meaning import meaning, of_persona, stem, stems
 from pipeline.scorers.triggers import Triggers
-from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import as_written, plain, spans, words
 
 _SHORTEST = 4  # words in a row that are looked up
@@ -47,7 +47,7 @@ def no_prompt_leak(
         return Score(0.0, "speaks of its prompt", as_written(found, text)[:_EVIDENCE])
     system = _system(turn)
     if not system:
-        return Score(None, "there is no system message")
+        return not_applicable("there is no system message")
     prompts = _prompts_of(turn.item.npc)
     if (prompt := prompts.get(system)) is None:
         if len(prompts) >= _PROMPTS:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import lexicon, working_folder
 from pipeline.scorers.triggers import vocabulary
-from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import words
 
 _EMOTE = re.compile(r"\*[^*\n]{1,300}\*|\A\([^()\n]{1,300}\)|\([^()\n]{1,300}\)\Z")
@@ -62,7 +62,7 @@ def no_echo(turn: Turn, *, share: float = 0.75) -> Score:
     if not text:
         return SILENT
     if not turn.line:
-        return Score(None, "there is no line of the player's")
+        return not_applicable("there is no line of the player's")
     line = _line(turn.line, working_folder())  # whose own lexicon goes first
     if line.solid and line.solid in (solid := "".join(words(text))) and len(line.solid) >= share * len(solid):
         return Score(0.0, "says the player's line back", text[:120])
@@ -171,7 +171,7 @@ def no_profanity_echo(turn: Turn) -> Score:
     here = working_folder()  # whose own lexicon goes first
     sworn = _of_player(turn.line, here)
     if not sworn:
-        return Score(None, "the player did not swear")
+        return not_applicable("the player did not swear")
     for word, spelled in _oaths(turn.text, _swearing(here)):
         if not sworn.isdisjoint(word):
             return Score(0.0, "says the player's swear word back", spelled)

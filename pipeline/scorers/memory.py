@@ -1,6 +1,7 @@
 """Whether an NPC still knows, some turns later, what it was told."""
 
 from pipeline.records import Score, Turn
+from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import words
 
 
@@ -10,14 +11,14 @@ def remembers(turn: Turn) -> Score:
     """
     wanted = turn.item.remembers.get(turn.number + 1)
     if not wanted:
-        return Score(None, "there is nothing to remember")
+        return not_applicable("there is nothing to remember")
     if not turn.text:
-        return Score(None, "nothing was said")
+        return SILENT
     said = [_bare(word) for word in words(turn.text)]
     for phrase in wanted:
         looked_for = [_bare(word) for word in words(phrase)]
         if any(said[at : at + len(looked_for)] == looked_for for at in range(len(said) - len(looked_for) + 1)):
-            return Score(1.0)
+            return GOOD
     return Score(0.0, f"does not say {' or '.join(map(repr, wanted))}", turn.text[:120])
 
 

@@ -15,7 +15,7 @@ from pipeline.scorers.pieces import (
     runs_of,
     stretches_of,
 )
-from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import words
 
 _SHORT = 12  # words; a refrain in so short a reply is style
@@ -57,7 +57,7 @@ def no_repeated_turn(turn: Turn, *, words: int = 12) -> Score:
         return SILENT
     earlier = [m.content for m in turn.request.messages if m.role == "assistant"] if turn.request else []
     if not earlier:
-        return Score(None, "it has not said anything before")
+        return not_applicable("it has not said anything before")
     said, solid = pieces_of(turn.text)
     scale, run = (SOLID_SCALE, SOLID_RUN) if solid else (1, 3)
     if len(said) < _ANSWER * scale:

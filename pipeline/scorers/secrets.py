@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import working_folder
 from pipeline.scorers.meaning import Meaning, meaning, of_persona, own_stems, stem, stems
-from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import spans, words
 
 _EVIDENCE = 120  # characters
@@ -39,7 +39,7 @@ def keeps_secret(turn: Turn, *, share: float = 0.5, window: int = 50) -> Score:
         return SILENT
     npc = turn.item.npc
     if not npc.hides:
-        return Score(None, "the persona hides nothing")
+        return not_applicable("the persona hides nothing")
     secret = _secret(npc)
     said = stems(turn.text)[:_WORDS]
     spoken = secret.most.keys() & said

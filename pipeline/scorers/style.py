@@ -3,26 +3,28 @@
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from heapq import nsmallest
-from itertools import islice, repeat
+from itertools import chain, filterfalse, islice, repeat, zip_longest
 from math import exp, inf, log, log1p
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import lexicon, working_folder
 from pipeline.scorers.meaning import about, of_persona
 from pipeline.scorers.pieces import everyday_english
 from pipeline.scorers.triggers import vocabulary
-from pipeline.scorers.verdict import SILENT
+from pipeline.scorers.verdict import SILENT, not_applicable
 from pipeline.scorers.words import spans, words
 
 Phrase = tuple[str, ...]
+Floats = npt.NDArray[np.float32]
 
 _PER = 1000  # words: the unit of the rate
 _LEAST = 25  # words that any reply counts as: a single word of taste in "Aye, a vibrant day." is no flood of it
@@ -173,42 +175,64 @@ class Voice:
         self._rare = _UNSEEN / total
         self._share = {mark: (count + _UNSEEN) / total for mark, count in everybody.items()}
         self._rows = {mark: number for number, mark in enumerate(everybody, 1)}
-        # What a mark speaks for whom: row 0 is of those that nobody has, which cost all of them something.
-        gains = np.zeros((len(everybody) + 1, len(counted)), np.float32)
+        # What a mark speaks for whom: row 0 is of those that nobody has, which cost all of them something; the last row, of no
+        # mark, is zero. The last column is nobody's.
+        gains = np.zeros((len(everybody) + 2, len(counted) + 1), np.float32)
         for number, counts in enumerate(counted):
             for mark, count in counts.items():
                 gains[self._rows[mark], number] = log1p(count / (_PRIOR * self._share[mark]))
-        self._gains = gains + np.array([_loss(counts) for counts in counted], np.float32)
+        gains[:-1] += np.array([*map(_loss, counted), -inf], np.float32)
+        self._gains = gains
         self._own = of_persona(self._learn)
 
     def score(self, turn: Turn) -> Score:
-        text, npc = turn.text, turn.item.npc
-        said = words(text)
-        if len(said) < self._words:
-            return Score(None, "too short to tell" if said else "nothing was said")
-        own = self._own(npc)
-        if own.length < self._example_words:
-            return Score(None, "too few example lines")
-        asked = frozenset(words(turn.line))
-        marks = [word for word in said if word not in asked] + _marks_of_style(text)
-        mine = len(marks) * own.loss + sum(map(own.gains.get, marks, repeat(0.0)))
-        each = self._gains.take([*map(self._rows.get, marks, repeat(0))], 0)
+        return self.score_all((turn,))[0]
+
+    def score_all(self, turns: Sequence[Turn]) -> list[Score]:
+        """The same of each, whatever comes with it."""
+        if not turns or (len(turns) > 1 and any(len(turn.text) > _LONG_REPLY for turn in turns)):
+            return list(map(self.score, turns))  # all take as many rows as the longest
+        lacking = list(map(self._lacks, turns))
+        marks = [[] if lacks else _marks(turn) for turn, lacks in zip(turns, lacking, strict=True)]
+        rows = zip_longest(*(map(self._rows.get, of, repeat(0)) for of in marks), fillvalue=len(self._gains) - 1)
+        each = self._gains.take(np.fromiter(chain.from_iterable(rows), np.intp), 0).reshape(
+            -1, len(turns), len(self._names) + 1
+        )
         others = np.add.reduce(each, 0)
-        if (number := self._ids.get(npc.id)) is not None:
-            others[number] = -np.inf
-        most = int(others.argmax()) if len(others) else 0
-        if not len(others) or (highest := float(others[most])) == -inf:
-            return Score(None, "nobody to compare with")
+        for one, turn in enumerate(turns):
+            others[one, self._ids.get(turn.item.npc.id, -1)] = -inf
+        likeliest = others.argmax(1).tolist()
+        return [
+            lacks or self._judged(turn, of, each[: len(of), at], most, float(others[at, most]))
+            for at, (turn, lacks, of, most) in enumerate(zip(turns, lacking, marks, likeliest, strict=True))
+        ]
+
+    def _lacks(self, turn: Turn) -> Score | None:
+        said = words(turn.text)
+        if len(said) < self._words:
+            return not_applicable("too short to tell") if said else SILENT
+        if self._own(turn.item.npc).length < self._example_words:
+            return not_applicable("too few example lines")
+        return None
+
+    def _judged(self, turn: Turn, marks: list[str], each: Floats, most: int, highest: float) -> Score:
+        """`each` has what the marks speak for whom; `most` is who of the others is the likeliest, with these log-odds."""
+        if highest == -inf:
+            return not_applicable("nobody to compare with")
+        npc = turn.item.npc
+        own, others = self._own(npc), len(self._names) - (npc.id in self._ids)
+        mine = len(marks) * own.loss + sum(map(own.gains.__getitem__, filter(own.gains.__contains__, marks)))
         # All of them together have no better a chance than the likeliest among so many: Bonferroni's bound.
-        anybody = highest - log(len(others) - (number is not None)) / 2
+        anybody = highest - log(others) / 2
         value = 1 / (1 + exp(max(-50.0, min(50.0, (anybody - mine) / _TEMPER))))
         if value >= _OWN_ENOUGH:
             return Score(value)
         theirs = dict(zip(marks, (each[:, most] - self._gains[0, most]).tolist(), strict=True))
-        telling = [0.0 if word in asked else theirs[word] - own.gains.get(word, 0.0) for word in said]
+        asked = _asked(turn.line)
+        telling = [0.0 if word in asked else theirs[word] - own.gains.get(word, 0.0) for word in words(turn.text)]
         start, end = _heaviest(telling)
-        where = spans(text)
-        evidence = text[where[start].start() : where[end].end()][:120]
+        where = spans(turn.text)
+        evidence = turn.text[where[start].start() : where[end].end()][:120]
         return Score(value, f"sounds like {self._names[most]} rather than itself", evidence)
 
     def _learn(self, npc: SimpleNamespace) -> "_Own":
@@ -233,6 +257,7 @@ _TEMPER = 3.0
 _OWN_ENOUGH = 0.25  # nobody asks for evidence
 _MOST = 4000  # characters of a persona's lines
 _LONG = 8
+_LONG_REPLY = 2000  # characters
 _SENTENCES = re.compile(r"[^.!?…。！？\n]+[.!?…。！？]?")
 _SHOUTED = re.compile(r"\b[A-Z]{2,}\b")
 _CAPITALS = bytes(
@@ -259,6 +284,16 @@ def _loss(counts: Counter[str]) -> float:
     return -log1p(counts.total() / _PRIOR)
 
 
+@lru_cache(maxsize=256)
+def _asked(line: str) -> frozenset[str]:
+    return frozenset(words(line))
+
+
+def _marks(turn: Turn) -> list[str]:
+    asked = _asked(turn.line)
+    return [*filterfalse(asked.__contains__, words(turn.text)), *_marks_of_style(turn.text)]
+
+
 def _marks_of_style(text: str) -> list[str]:
     """They begin with "#", which no word does."""
     marks: list[str] = []
@@ -268,7 +303,8 @@ def _marks_of_style(text: str) -> list[str]:
             marks.append(_LENGTHS[length] if length < len(_LENGTHS) else _LENGTHS[-1])
             marks.append(_ENDS.get(sentence[-1], "#-"))
     marks += ["#long" for word in words(text) if len(word) >= _LONG]
-    marks += ["#contraction"] * (text.count("'") + text.count("’"))
+    if "'" in text or "’" in text:
+        marks += ["#contraction"] * (text.count("'") + text.count("’"))
     if b"AA" in text.encode("utf-8", "replace").translate(_CAPITALS):
         marks += ["#shouted"] * len(_SHOUTED.findall(text))
     for sign, mark in _SIGNS:

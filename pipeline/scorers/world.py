@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
 from pipeline.scorers.meaning import of_persona
-from pipeline.scorers.verdict import GOOD, SILENT
+from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import plain, spans, words
 
 _ERAS = ("gunpowder", "machines", "late", "computers", "online")  # who lacks one lacks those behind it
@@ -37,7 +37,7 @@ def knows_its_world(turn: Turn, *, inferred: bool = True) -> Score:
         return SILENT
     npc = turn.item.npc
     if not npc.unknown_words:
-        return Score(None, "the persona has no unknown words")
+        return not_applicable("the persona has no unknown words")
     world = _world(npc)
     said = words(turn.text)[:_WORDS]
     if world.firsts.isdisjoint(said):
