@@ -18,7 +18,8 @@ import click
 
 from pipeline import commands
 from pipeline.cli_personas import personas
-from pipeline.configure import server_options
+from pipeline.cli_start import doctor, init
+from pipeline.configure import server_options, with_defaults
 from pipeline.errors import PipelineError, RunStopped
 from pipeline.options import GATING, IMPORTING, QUIET, SCORING, TO_A_SERVER, TRAINING, run_options, with_options
 
@@ -33,6 +34,8 @@ def cli() -> None:
     """From NPC personas to fine-tuning datasets, and proof that the tuned model plays them well and fast."""
 
 
+cli.add_command(init)
+cli.add_command(doctor)
 cli.add_command(personas)
 
 
@@ -184,7 +187,8 @@ def ping(**options: Any) -> None:
     from pipeline.ping import ping as one
     from pipeline.progress import watcher
 
-    config = RunConfig(command="ping", personas="", scenarios="", stream=True, **server_options(options))
+    target = server_options(with_defaults("ping", options))
+    config = RunConfig(command="ping", personas="", scenarios="", stream=True, **target)
     summary, text = asyncio.run(one(config, watcher(quiet=options["as_json"])))
     click.echo(json.dumps(summary) if options["as_json"] else text)
     sys.exit(2 if summary["error"] else 0)

