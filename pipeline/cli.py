@@ -50,7 +50,8 @@ cli.add_command(personas)
 def generate(**options: Any) -> None:
     """Ask for NPC replies and make a dataset of those worth keeping.
 
-    The same command goes on where it was interrupted, and asks only for what is missing.
+    The same command goes on where it was interrupted, and asks only for what is missing. What pipeline.toml has under
+    [defaults] goes before the defaults below.
     """
     _run(commands.generate, options)
 

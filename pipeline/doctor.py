@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -60,8 +60,9 @@ class Finding:
     advice: str = ""
 
 
-async def examine(server: str | None, ports: Sequence[int] = tuple(PORTS)) -> list[Finding]:
-    """Everything that was looked at. `server` is as for --server; `ports` are those of this machine that may be looked at."""
+async def examine(server: str | None, ports: Mapping[int, str] = PORTS) -> list[Finding]:
+    """Everything that was looked at. `server` is as for --server; `ports` are those of this machine that may be looked at,
+    with who usually listens there."""
     try:
         project, mistake = read_project(), ""
     except ConfigError as exc:
@@ -216,7 +217,7 @@ def _environment() -> Finding:
     return Finding("environment", "ok", ", ".join(said) or "no LLM_* set")
 
 
-async def _servers(server: str | None, project: Project, ports: Sequence[int]) -> list[Finding]:
+async def _servers(server: str | None, project: Project, ports: Mapping[int, str]) -> list[Finding]:
     wanted = server or project.defaults.server
     from_environment = not wanted and os.environ.get("LLM_HOST")
     found: list[Finding] = []
@@ -287,12 +288,12 @@ async def _seen(
         await transport.aclose()
 
 
-async def _around(ports: Sequence[int]) -> Finding:
+async def _around(ports: Mapping[int, str]) -> Finding:
     """Who listens where the known servers usually do."""
     there = [said for said in await asyncio.gather(*map(_on, ports)) if said]
     if not there:
-        where = ", ".join(map(str, ports))
-        return Finding("server", "ok", f"nothing on 127.0.0.1 at {where}, where servers usually are")
+        where = ", ".join(f"{port} ({usual})" for port, usual in ports.items())
+        return Finding("server", "ok", f"nothing on 127.0.0.1 at {where}")
     return Finding("server", "ok", f"on this machine: {'; '.join(there)}", "--server and that address")
 
 

@@ -39,7 +39,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def looked(server: str | None = None, ports: tuple[int, ...] = ()) -> list[Finding]:
-    return asyncio.run(examine(server, ports))
+    return asyncio.run(examine(server, dict.fromkeys(ports, "somebody")))
 
 
 def found(findings: list[Finding], what: str) -> list[Finding]:
@@ -150,7 +150,11 @@ def test_who_listens_where_servers_usually_do_is_found_and_sent_neither_a_key_no
 def test_nobody_anywhere_is_no_mistake_while_the_embedded_model_runs():
     written("http://127.0.0.1:5000", f"http://127.0.0.1:{unused_port()}")
     findings = looked(ports=(unused_port(),))
-    assert "nothing on 127.0.0.1 at" in said(findings, "ok") and not said(findings, "wrong")
+    assert (
+        "nothing on 127.0.0.1 at" in said(findings, "ok")
+        and "(somebody)" in said(findings, "ok")
+        and not said(findings, "wrong")
+    )
     assert set(PORTS) == {5000, 5001, 8080, 8000, 11434, 1234}
 
 
@@ -165,7 +169,8 @@ def test_keys_reach_their_server_and_nothing_that_is_printed(monkeypatch):
             host = f"127.0.0.1:{server.server_port}"
             written('url = "http://127.0.0.1:5000"', f'url = "http://{host}"\nkey = "OWN_KEY"')
             monkeypatch.setenv("LLM_HOST", f"http://me:{password}@{host}")
-            printed = doctor().stdout + doctor("--json").stdout
+            typed = ("--server", f"http://me:{password}@{host}")
+            printed = "".join(doctor(*words).stdout for words in ((), ("--json",), typed, (*typed, "--json")))
             written(f'url = "http://{host}"\nkey = "OWN_KEY"', 'url = "http://127.0.0.1:5000"')
         sent = json.dumps(server.seen)
         assert api in sent and header in sent and own in sent

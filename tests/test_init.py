@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from fakes import FakeServer
 from test_scorers import CRITERIA, failing, score, turn
 
 from pipeline.cli import cli
+from pipeline.criteria import load_criteria
 from pipeline.errors import ConfigError
+from pipeline.evaluation.suite import read_suite
 from pipeline.personas.load import load_personas, load_scenarios, read_personas
 from pipeline.personas.schema import Persona, Scenario
+from pipeline.project import FILE, read_project
 from pipeline.starter import make_starter, starter_files
 from pipeline.templates import Templates
 
@@ -110,7 +114,50 @@ def test_the_files_are_the_same_on_every_system(own):
         assert max(map(len, text.splitlines())) <= 200
 
 
+def uncommented(file: Path, which: str) -> None:
+    """With the hashes taken away from the lines that the pattern finds."""
+    text = file.read_text("utf-8")
+    changed = re.sub(rf"^( *)# ?({which})", r"\1\2", text, flags=re.MULTILINE)
+    assert changed != text
+    file.write_text(changed, "utf-8")
+
+
+def test_what_is_commented_out_is_right_too(own, tmp_path):
+    from pipeline.evaluation.gates import parse_gate
+
+    uncommented(own / "personas" / "ninelocks.yaml", '(?:- id: somebody|  [a-z]+:|    - "\\.)')
+    assert [npc.id for npc in npcs(own, tmp_path / "p.jsonl")] == ["tagg", "dulcie", "somebody"]
+    uncommented(own / "pipeline.toml", "(?:[a-z]+ = |\\[|url)")
+    project = read_project()
+    assert set(project.targets) == {"mine", "other"} and project.defaults.server == "mine"
+    assert project.targets["mine"].model_dump(exclude_none=True).keys() >= {
+        "url",
+        "model",
+        "key",
+        "timeout",
+        "concurrency",
+    }
+    uncommented(own / "suite" / "suite.yaml", '(?:scorers: |- "[a-z])')
+    suite = read_suite("suite")
+    assert len(suite.gates) == 4 and all(parse_gate(gate, load_criteria().filters) for gate in suite.gates)
+    assert suite.settings
+
+
 # --- what to type next
+
+
+def test_every_command_in_its_comments_works_as_written(own):
+    texts = [(own / file).read_text("utf-8") for file in starter_files()]
+    commands = {
+        line for text in texts for line in re.findall(r"^(?:#| ) {3,}(pipeline .*?)(?:  .*)?$", text, re.MULTILINE)
+    }
+    assert len(commands) >= 6
+    for command in commands:
+        words = shlex.split(command)[1:]
+        if words[0] in ("generate", "eval") and "--dry-run" not in words:
+            words.append("--dry-run")
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0, (command, done.output)
 
 
 def test_every_command_that_it_prints_works_as_typed(tmp_path, monkeypatch):
@@ -164,8 +211,6 @@ def test_what_stands_in_the_file_is_the_same_run_as_what_is_typed(own):
 
 
 def test_the_command_line_goes_before_the_file_and_the_file_before_the_environment(own, monkeypatch):
-    from pipeline.project import FILE
-
     monkeypatch.setenv("LLM_HOST", "http://127.0.0.1:9")
     FILE.write_text(FILE.read_text("utf-8").replace('# server = "mine"', 'server = "mine"'), "utf-8")
     assert "14 requests to http://127.0.0.1:5000" in pipeline("generate", "--dry-run")
@@ -180,8 +225,6 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_environme
 
 
 def test_a_model_of_ones_own_is_run_inside_though_the_file_names_a_server(own):
-    from pipeline.project import FILE
-
     FILE.write_text(FILE.read_text("utf-8").replace('# server = "mine"', 'server = "mine"'), "utf-8")
     assert "to embedded" in pipeline("generate", "--model-path", "mine.gguf", "--dry-run")
 
