@@ -42,7 +42,7 @@ PORTS = {
 
 _PACKAGE = "npc-pipeline"
 _OF_DEVELOPERS = ("test", "dev")  # extras
-_ROOM = 10**9  # bytes; the model is a tenth of it, and a run of 100,000 replies less than half
+_ROOM = 10**9  # bytes; the model is a tenth of it
 _PATIENCE = 2.0  # seconds for one look at a server
 _AT_MOST = 10.0  # seconds for all of them
 _REQUIREMENT = re.compile(r"([\w.-]+)[^;>]*>=\s*([\d.]+)[^;]*(?:;\s*(.*))?")
@@ -67,14 +67,15 @@ async def examine(server: str | None, ports: Mapping[int, str] = PORTS) -> list[
         project, mistake = read_project(), ""
     except ConfigError as exc:
         project, mistake = Project(), str(exc)
-    named = server or project.defaults.server or os.environ.get("LLM_HOST") or "embedded"
+    wanted = server or project.defaults.server
+    named = wanted or os.environ.get("LLM_HOST") or "embedded"
     return [
         _python(),
         *_libraries(),
         *_embedded(needed=named == "embedded"),
         *_folders(needed=named == "embedded"),
         *([Finding("project", "wrong", mistake)] if mistake else _project(project)),
-        _environment(),
+        _environment(needed=not wanted and named != "embedded"),
         *await _servers(server, project, ports),
     ]
 
@@ -205,7 +206,7 @@ def _mistakes(defaults: Defaults) -> Iterator[str]:
         yield str(exc)
 
 
-def _environment() -> Finding:
+def _environment(*, needed: bool) -> Finding:
     """Which variables are set. What they hold may be a key; only the address is shown, without its user part."""
     names = [f"LLM_{name.upper()}" for name in LLMSettings.__slots__]
     there = [name for name in names if os.environ.get(name)]
@@ -213,7 +214,7 @@ def _environment() -> Finding:
     try:
         LLMSettings.from_environment()
     except ConfigError as exc:
-        return Finding("environment", "wrong", str(exc))
+        return Finding("environment", "wrong" if needed else "warning", str(exc))
     return Finding("environment", "ok", ", ".join(said) or "no LLM_* set")
 
 
@@ -239,7 +240,7 @@ async def _servers(server: str | None, project: Project, ports: Mapping[int, str
     if server is None and not any(one.state == "ok" for one in found):
         found.append(await _around(ports))
     if wanted == "embedded" or not (wanted or from_environment):
-        found.append(Finding("server", "ok", "without --server, the embedded model is asked"))
+        found.append(Finding("server", "ok", "the embedded model is asked, unless --server says otherwise"))
     return found
 
 

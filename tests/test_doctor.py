@@ -205,6 +205,8 @@ def test_a_server_that_keeps_us_waiting_is_left_after_two_seconds():
 )
 def test_settings_of_the_environment_that_cannot_be_read_are_wrong(headers, told, monkeypatch):
     monkeypatch.setenv("LLM_HEADERS", headers)
+    assert told in said(found(looked(), "environment"), "warning")  # nobody reads it
+    monkeypatch.setenv("LLM_HOST", f"http://127.0.0.1:{unused_port()}")
     assert told in said(found(looked(), "environment"), "wrong")
 
 
