@@ -140,8 +140,9 @@ class Page:
         self(f"(() => {{ const s = document.getElementById({select!r}); s.value = {json.dumps(value)};"
              " s.dispatchEvent(new Event('input', {bubbles: true})); })()")  # fmt: skip
 
-    def screenshot(self, path: Path) -> None:
-        found = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
+    def screenshot(self, path: Path, *, beyond: bool = True) -> None:
+        """Of the page, also where it goes on beyond the window."""
+        found = self.ask("Page.captureScreenshot", captureBeyondViewport=beyond)
         path.write_bytes(base64.b64decode(found["data"]))
 
     @property
