@@ -170,7 +170,7 @@ def test_keys_reach_their_server_and_nothing_that_is_printed(monkeypatch):
             written('url = "http://127.0.0.1:5000"', f'url = "http://{host}"\nkey = "OWN_KEY"')
             monkeypatch.setenv("LLM_HOST", f"http://me:{password}@{host}")
             typed = ("--server", f"http://me:{password}@{host}")
-            printed = "".join(doctor(*words).stdout for words in ((), ("--json",), typed, (*typed, "--json")))
+            printed = "".join(doctor(*words).stdout for words in ((), ("--json",), typed))
             written(f'url = "http://{host}"\nkey = "OWN_KEY"', 'url = "http://127.0.0.1:5000"')
         sent = json.dumps(server.seen)
         assert api in sent and header in sent and own in sent
