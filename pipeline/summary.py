@@ -1,15 +1,18 @@
 """What a command says at its end, as text. The same, as JSON, is what `--json` prints and `results.json` keeps."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from pipeline.progress import printable
 
 OWN_SERVER = """\
-These replies come from the small embedded model: they show the way, and are not worth training on. With your own server:
-    pipeline {command} --server http://127.0.0.1:5000       # text-generation-webui (start it with --api)
-    pipeline {command} --server http://127.0.0.1:5001       # KoboldCpp;  llama.cpp: 8080, Ollama: 11434, vLLM: 8000
+These replies come from the small embedded model: they show the way, and are
+not worth training on. With your own server (text-generation-webui, started with
+--api; KoboldCpp has port 5001, llama.cpp 8080, Ollama 11434, vLLM 8000):
+    pipeline {command} --server http://127.0.0.1:5000
 """
+_LEAST_SAID = 12  # characters; with less, a line may be too long
 CLIENT_BOUND = (
     "         client-bound: this machine was too busy to keep up; the server is faster than it looks. "
     "Try a smaller --concurrency."
@@ -46,10 +49,18 @@ def curated(summary: dict[str, Any], folder: Path) -> str:
 
 
 def _funnel(summary: dict[str, Any]) -> list[str]:
-    return [
-        f"  dropped {count:5d}  {name:17} e.g. {summary['examples'].get(name, '')}"
-        for name, count in summary["dropped"].items()
-    ]
+    lines = []
+    for name, count in summary["dropped"].items():
+        line = f"  dropped {count:5d}  {name:17} e.g. "
+        lines.append(line + _fitting(summary["examples"].get(name, ""), shutil.get_terminal_size().columns - len(line)))
+    return lines
+
+
+def _fitting(example: str, room: int) -> str:
+    """In so many columns of a terminal: what was said gives way, the reason at the end stays."""
+    said, opened, reason = example.rpartition(" (")
+    left = room - len(f"...{opened}{reason}")
+    return f"{said[:left].rstrip('. ')}...{opened}{reason}" if len(example) > room and left >= _LEAST_SAID else example
 
 
 def _dataset(summary: dict[str, Any], folder: Path) -> list[str]:

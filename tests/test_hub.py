@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -131,14 +132,28 @@ class Handler(BaseHTTPRequestHandler):
         return self._answer(404, {"error": "no such endpoint"})
 
 
+@contextmanager
+def serving(hub: FakeHub) -> Iterator[None]:
+    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        hub.shutdown()
+        thread.join()
+
+
+def push_environment(hub: FakeHub, home: Path, token: str = TOKEN) -> dict[str, str]:
+    """Nothing of the user's own, and the hub that is asked."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    kept |= {"HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": hub.url}
+    return kept | ({"HF_TOKEN": token} if token else {})
+
+
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
-    with FakeHub() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with FakeHub() as hub, serving(hub):
+        yield hub
 
 
 @pytest.fixture
@@ -173,12 +188,9 @@ def push(hub, folder, repo=REPO, *, token=TOKEN, public=False, with_rejected=Fal
         "    print(f'{type(exc).__name__}: {exc}')\n"
         "    sys.exit(2)\n"
     )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    kept |= {"HF_HOME": str(folder.parent / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": hub.url}
-    kept |= {"HF_TOKEN": token} if token else {}
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder), repo],
-        env=kept | environment, capture_output=True, text=True, encoding="utf-8", cwd=Path(__file__).parent.parent,
+        env=push_environment(hub, folder.parent, token) | environment, capture_output=True, text=True, encoding="utf-8", cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert TOKEN not in done.stdout + done.stderr
     assert done.stderr == ""
