@@ -18,7 +18,7 @@ import pytest
 import yaml
 from aiohttp import web
 from click.testing import CliRunner, Result
-from fakes import FakeServer
+from fakes import FakeServer, calm
 
 from pipeline import ConfigError, load_run
 from pipeline.cli import cli, main
@@ -29,7 +29,7 @@ from pipeline.splits import SPLITS, TRAIN
 PERSONAS, SCENARIOS, SAMPLES = 25, 5, 2
 # Replies are made for these. Each scorer that ships has tests of its own.
 JUDGED = ("non_empty", "in_character", "finished", "box_length")
-CALM = [word for name in load_criteria().filters if name not in JUDGED for word in ("--set", f"{name}=off")]
+CALM = calm(*JUDGED)
 LEAK, SAME = "As an AI language model, I keep no gate.", "The same long thing is said to everybody who comes here."
 
 

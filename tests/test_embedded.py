@@ -111,7 +111,8 @@ def test_a_crash_is_survived_once(model):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_server_is_left_behind_however_the_command_ends(model, tmp_path, number):
     before = servers()
-    command = [sys.executable, "-m", "pipeline", "generate", "--out", str(tmp_path / "run"), "--limit", "30"]
+    command = [sys.executable, "-m", "pipeline", "generate", "--out", str(tmp_path / "run"), "--limit", "60"]
+    command += ["--max-tokens", "16"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal = tmp_path / "run" / "journal" / "npc.jsonl"
     until = time.monotonic() + 60

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
-from fakes import FakeServer
+from fakes import FakeServer, calm
 from test_generation import Walk
 from wire import Wire, reply
 
@@ -208,16 +208,10 @@ def test_with_one_request_in_five_failing_three_thousand_rows_are_complete(tmp_p
         return None if asked % 5 else web.json_response({"error": "oh"}, status=(500, 429, 503)[asked % 3])
 
     with FakeServer(fault=one_in_five) as server:
-        command = [
-            "generate",
-            "--server",
-            server.url,
-            "--personas",
-            str(tmp_path / "people.jsonl"),
-            "--per-persona",
-            "4",
-        ]
-        result = CliRunner().invoke(cli, [*command, "--out", str(tmp_path / "run"), "--json"], catch_exceptions=False)
+        command = ["generate", "--server", server.url, "--personas", str(tmp_path / "people.jsonl"), *calm()]
+        result = CliRunner().invoke(
+            cli, [*command, "--per-persona", "4", "--out", str(tmp_path / "run"), "--json"], catch_exceptions=False
+        )
     assert result.exit_code == 0
     summary = json.loads(result.stdout)
     assert (summary["asked"], summary["answered"], summary["failed"], summary["open"]) == (3000, 3000, 0, 0)

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from fakes import FakeServer
+from fakes import FakeServer, calm
 
 from pipeline.journal import Journal
 
@@ -17,7 +17,7 @@ CONCURRENCY = 4
 
 
 def start(url, folder, *options):
-    command = [sys.executable, "-m", "pipeline", "generate", "--server", url, "--per-persona", "4"]
+    command = [sys.executable, "-m", "pipeline", "generate", "--server", url, "--per-persona", "4", *calm()]
     command += ["--concurrency", str(CONCURRENCY), "--out", str(folder), *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONSAFEPATH": "1"}

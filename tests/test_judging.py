@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from fakes import FakeServer
+from fakes import FakeServer, calm
 
 from pipeline.cli import cli
 from pipeline.criteria import load_criteria
@@ -36,19 +36,9 @@ def run(tmp_path_factory):
     (folder / "scenarios.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     sources = ["--personas", str(folder / "personas.jsonl"), "--scenarios", str(folder / "scenarios.jsonl")]
     with FakeServer() as server:
-        options = [
-            "--server",
-            server.url,
-            *sources,
-            "--per-persona",
-            "all",
-            "--samples",
-            "3",
-            "--contrast",
-            "--out",
-            str(folder / "run"),
-        ]
-        result = CliRunner().invoke(cli, ["generate", *options, "--set", "voice=off"], catch_exceptions=False)
+        options = [*sources, *calm("non_empty", "finished", "slop", "true_to_facts", "overused"), "--contrast"]
+        command = ["generate", "--server", server.url, "--out", str(folder / "run"), "--per-persona", "all", *options]
+        result = CliRunner().invoke(cli, [*command, "--samples", "3"], catch_exceptions=False)
     assert result.exit_code in (0, 1), result.stderr
     return folder / "run"
 
@@ -75,12 +65,18 @@ def whole(batches):
     }
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_several_processes_find_what_one_does_in_the_same_order(run, number):
+@pytest.fixture(scope="module")
+def here(run):
+    """By this process alone."""
     with opened(run) as produced:
         training = TrainingPrompt(produced.config, Templates(produced.config.prompts))
         panel = load_criteria(produced.config.settings).panel(list)
-        here = whole(judged(produced, panel, rows_of(produced, training), training, SPLIT))
+        return whole(judged(produced, panel, rows_of(produced, training), training, SPLIT))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_several_processes_find_what_one_does_in_the_same_order(run, here, number):
+    with opened(run) as produced:
         there = whole(by_children(produced, SPLIT, number))
     assert len(here["replies"]) == REPLIES + REPLIES // 3 and len(here["rows"]) == REPLIES
     assert there == here
