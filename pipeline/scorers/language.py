@@ -87,6 +87,7 @@ class _Expected(NamedTuple):
     own: frozenset[str]
     foreign: Mapping[str, tuple[str, ...]]  # a small word, to the other languages that have it
     telling: frozenset[str]  # those of them that are no words of one's own
+    alone: frozenset[str]  # one's own that are no words of others
     letters: Mapping[str, tuple[str, ...]]  # beyond the English ones and one's own
     latin: bool
     elsewhere: re.Pattern[str]  # a letter of a script that none of these languages is written in
@@ -128,7 +129,10 @@ def _stretch(text: str, expected: _Expected, least: int) -> tuple[str, str] | No
     """The language that a stretch of the text is in, and that stretch; None if all of it is as expected."""
     said = words(text)
     strange = None if expected.latin and text.isascii() else expected.elsewhere.search(text)
-    if not said or (not strange and expected.telling.isdisjoint(said)):
+    if not said or (not strange and not (foreign := expected.telling.intersection(said))):
+        return None
+    few = text.isascii() and not strange and len(foreign) + text.count("'") < _ENOUGH
+    if few and not expected.alone.isdisjoint(said):  # where some of it is as expected, a single word makes no stretch
         return None
     evidence = _evidence(text, expected, bool(strange))
     for_each: dict[str, float] = {}
@@ -303,6 +307,7 @@ def _expected(here: str, languages: frozenset[str]) -> _Expected:
         own=own,
         foreign=foreign,
         telling=frozenset(foreign) - own,
+        alone=own - frozenset(foreign),
         letters=letters,
         latin=_LATIN in scripts,
         elsewhere=re.compile(f"[{elsewhere}]"),

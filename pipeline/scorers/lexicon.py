@@ -87,3 +87,8 @@ class Lazily:
 
     def finditer(self, text: str) -> Iterator[re.Match[str]]:
         return self._compiled.finditer(text)
+
+
+lazily = lru_cache(maxsize=256)(
+    Lazily
+)  # one for all who have these words: most NPCs are spoken to by the same few players

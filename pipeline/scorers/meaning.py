@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import NamedTuple, TypeVar
@@ -59,6 +59,11 @@ _STEMS = _Stems()
 def stem(word: str) -> str:
     """Without the endings of English inflection, the same for "smuggle", "smuggles", "smuggled" and "smuggling"."""
     return _STEMS[word]
+
+
+def stems_of(said: Iterable[str]) -> list[str]:
+    """The stem of each of these words."""
+    return [*map(_STEMS.__getitem__, said)]
 
 
 @lru_cache(maxsize=256)

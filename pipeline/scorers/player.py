@@ -8,7 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from pipeline.records import Score, Turn
-from pipeline.scorers.lexicon import Lazily, any_of, lexicon, working_folder
+from pipeline.scorers.lexicon import Lazily, any_of, lazily, lexicon, working_folder
 from pipeline.scorers.triggers import vocabulary
 from pipeline.scorers.verdict import GOOD, SILENT
 from pipeline.scorers.words import words
@@ -187,13 +187,13 @@ def _player(name: str, npc: str, folder: str) -> _Player:
     return _Player(
         key=(words(name) or ("",))[0],
         begins=first.casefold(),
-        label=Lazily(_labelled(either, either), re.IGNORECASE | re.MULTILINE),
-        script=Lazily(rf"{me}.{{1,300}}?{you}|{you}.{{1,300}}?{me}", re.IGNORECASE | re.MULTILINE | re.DOTALL),
-        staged=Lazily(
+        label=lazily(_labelled(either, either), re.IGNORECASE | re.MULTILINE),
+        script=lazily(rf"{me}.{{1,300}}?{you}|{you}.{{1,300}}?{me}", re.IGNORECASE | re.MULTILINE | re.DOTALL),
+        staged=lazily(
             rf"(?:[*_(\[]|(?:\A|(?<=\n))[^\S\n]{{0,3}}>)[^\S\n]{{0,2}}(?:the )?{either} {verb}[^*\n]{{0,100}}",
             re.IGNORECASE,
         ),
-        plainly=Lazily(sentence if nobody_else else "(?!)"),
+        plainly=lazily(sentence if nobody_else else "(?!)"),
     )
 
 

@@ -120,13 +120,14 @@ def _said_again(
         kept = _once(text, said, solid)
         run = SOLID_RUN if solid else 3
         grams = list(zip(*([said[at] for at in kept[start:]] for start in range(run)), strict=False))
-        where = places_of(text)
         repeated, (start, end) = _circles(grams, run, _ECHO * scale)
         if repeated:
+            where = places_of(text)
             yield 1 - repeated / len(grams), (where[kept[start]][0], where[kept[end - 1]][1])
         if not solid:
             share, word = _variety([said[at] for at in kept])
-            yield min(1.0, 0.75 * share / variety), where[max(at for at in kept if said[at] == word)]
+            if (new := 0.75 * share / variety) < 1:
+                yield new, places_of(text)[max(at for at in kept if said[at] == word)]
     yield from _sentences(text, len(said), sentence, scale)
 
 

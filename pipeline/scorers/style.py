@@ -78,8 +78,9 @@ _CLEAN = Score(0.0)
 def _stock(said: Phrase, listed: Mapping[str, list[tuple[float, int, Phrase]]]) -> Iterator[tuple[float, int, int]]:
     """Weight, first word and end of each phrase that is said; of those that overlap, the first and longest."""
     hits = []
+    keys = listed.keys() & said
     for at, word in enumerate(said):
-        for weight, before, phrase in listed.get(word, ()):
+        for weight, before, phrase in listed[word] if word in keys else ():
             start = at - before
             end = _end(said, start, phrase) if start >= 0 else None
             if end is not None:

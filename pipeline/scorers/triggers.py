@@ -20,13 +20,13 @@ _EMPHASIS = (("*", ""), ("_", " "))
 def vocabulary(text: str) -> frozenset[str]:
     """Every word of `words(text)`, the parts of those with an apostrophe ("reward" of "reward's"), and what is a word once marks
     of emphasis are gone: whatever a literal may be found by."""
-    said = frozenset(words(text))
+    said = words(text)
     for mark, instead in _EMPHASIS:
         if mark in text:
-            said = said.union(words(text.replace(mark, instead)))
+            said += words(text.replace(mark, instead))
     if "'" in text or "’" in text:
-        said = said.union(part for word in said if "'" in word for part in word.split("'"))
-    return said
+        said += tuple(" ".join([word for word in said if "'" in word]).replace("'", " ").split())
+    return frozenset(said)
 
 
 class Triggers:
@@ -39,16 +39,15 @@ class Triggers:
             for phrase in listed:
                 key = max(words(phrase), key=lambda word: (everyday.tells(word), len(word)), default="")
                 by_word.setdefault(key if len(key) > 1 else "", []).append((phrase, name))
-        self._odd = tuple(by_word.pop("", ()))  # "a.i.": no word of it tells anything
+        self._odd = by_word.pop("", [])  # "a.i.": no word of it tells anything
         self._by_word = by_word
-        self._words = frozenset(by_word)
 
     def pulled_by(self, text: str) -> frozenset[str]:
         """The names of which some phrase is in `plain(text)`: what is not named need not look."""
         odd = [phrase for phrase, _ in self._odd if phrase in text or phrase.upper() in text] if self._odd else ()
-        said = vocabulary(text)
-        if self._words.isdisjoint(said) and not odd:
+        there = self._by_word.keys() & vocabulary(text)
+        if not there and not odd:
             return _NONE
         simple = plain(text)
-        found = [*self._odd, *(found for word in self._words & said for found in self._by_word[word])]
-        return frozenset(name for phrase, name in found if phrase in simple)
+        found = [found for word in there for found in self._by_word[word]] + self._odd
+        return frozenset([name for phrase, name in found if phrase in simple])
