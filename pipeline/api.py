@@ -83,7 +83,7 @@ def _run(name: str, run: Any, options: Mapping[str, Any]) -> Run:
 
 def _arguments(command: click.Command, options: Mapping[str, Any]) -> list[str]:
     """As they would stand on the command line."""
-    from pipeline.criteria import nearest
+    from pipeline.hints import nearest
 
     known = {spelled: param for param in command.params for spelled in param.opts if spelled.startswith("--")}
     arguments = []

@@ -3,7 +3,6 @@
 Nothing here asks a server or touches a reply: other criteria on the same run ask for nothing anew.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +14,9 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from pipeline.errors import ConfigError
+from pipeline.hints import meant, nearest, read_yaml
 from pipeline.records import Score, Turn
 from pipeline.resources import data_file, shipped
 from pipeline.scorers import OF_PERSONAS, OF_RUN, SCORERS, OfRun, Scorer
@@ -224,10 +223,7 @@ def load_criteria(settings: Sequence[str] = (), own: Sequence[str] = ()) -> Crit
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        read = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
-        raise ConfigError(f"{path}: no YAML that can be read: {' '.join(str(exc).split())}") from exc
+    read, _ = read_yaml(path)
     if read is None:  # all of it is comments
         read = {}
     if isinstance(read, dict):
@@ -236,7 +232,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path}: it has to hold sections such as 'filters:', each with names and values.")
     if unknown := set(read) - {"filters", *_SECTIONS}:
         raise ConfigError(
-            f"{path}: unknown section {min(map(str, unknown))!r}. There are: filters, {', '.join(_SECTIONS)}."
+            f"{path}: unknown section {(name := min(map(str, unknown)))!r}.{nearest(name, ('filters', *_SECTIONS))}"
         )
     return {
         section: {key: _WORDS.get(value, value) if isinstance(value, str) else value for key, value in values.items()}
@@ -265,7 +261,7 @@ def _change(
     allowed = set(table[name]) if name in _SECTIONS else {"min", "max", *_settings_of(name, functions)}
     if unknown := set(values) - allowed:
         key = min(map(str, unknown))
-        raise ConfigError(f"{where}: {name} has no {key!r}. It has: {', '.join(sorted(allowed))}.")
+        raise ConfigError(f"{where}: {name} has no {key!r}. It has: {', '.join(sorted(allowed))}.{meant(key, allowed)}")
     if name not in _SECTIONS:
         values = {key: None if key in ("min", "max") and value == "none" else value for key, value in values.items()}
         _check_settings(name, values, where, functions)
@@ -297,12 +293,6 @@ def _check_settings(
             raise ConfigError(f"{where}: {name}.{key} is {value!r}: it has to be a number.")
         if isinstance(default, bool) and not isinstance(value, bool):
             raise ConfigError(f"{where}: {name}.{key} is {value!r}: it has to be on or off.")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What was meant by an unknown name, as a sentence to end an error with."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."
 
 
 def _value(text: str) -> Any:

@@ -18,6 +18,11 @@ def request_headers(url: str, api_key: str | None, headers: Mapping[str, str] | 
     if userinfo := httpx.URL(url).userinfo:
         wanted.append(("Authorization", f"Basic {base64.b64encode(unquote_to_bytes(userinfo)).decode()}"))
     if api_key:
+        if not api_key.isascii() or not api_key.isprintable() or api_key.strip("'\" ") != api_key:
+            raise ConfigError(
+                "the server's key has characters that no key has: a line feed, a blank or quotes around it? "
+                "Set LLM_API_KEY (or what `key` of its target names) to the key alone."
+            )
         wanted.append(("Authorization", f"Bearer {api_key}"))
     given = httpx.Headers({"Content-Type": "application/json", "Accept": "*/*"})
     for name, value in wanted:

@@ -17,6 +17,12 @@ class NotTrusted(httpx.ConnectError):
     hint = "If the server is your own, --insecure (`insecure=True`) takes any certificate."
 
 
+class NoHandshake(httpx.ConnectError):
+    """Somebody is there, and does not speak TLS as we do."""
+
+    hint = "Does the server speak http://, and not https://?"
+
+
 def as_httpx(exc: BaseException, request: httpx.Request, *, reused: bool = False) -> httpx.TransportError:
     kind, message = _named(exc)
     if reused and isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
@@ -40,7 +46,8 @@ def _named(exc: BaseException) -> tuple[type[httpx.TransportError], str]:
             detail = getattr(exc.certificate_error, "verify_message", "")
             return NotTrusted, f"TLS certificate not trusted: {detail or 'it does not fit'}"
         case aiohttp.ClientConnectorSSLError():
-            return httpx.ConnectError, f"TLS handshake failed: {getattr(exc.os_error, 'reason', 'no reason given')}"
+            reason = getattr(exc.os_error, "reason", "no reason given")
+            return NoHandshake, f"TLS handshake failed: {reason}"
         case aiohttp.ClientConnectorDNSError():
             return httpx.ConnectError, f"host name not found: {exc.os_error.strerror}"
         case aiohttp.ClientConnectorError():

@@ -12,8 +12,9 @@ from pipeline.config import RunConfig
 from pipeline.conversation import Script
 from pipeline.dialects import dialect_named
 from pipeline.errors import ConfigError
+from pipeline.hints import meant
 from pipeline.personas.load import Checked, load_personas, load_scenarios
-from pipeline.personas.schema import Scenario
+from pipeline.personas.schema import Persona, Scenario
 from pipeline.plan import Count, Plan, Recorded
 from pipeline.records import Completion, GenerateConfig, digest
 from pipeline.runfolder import Inputs, now
@@ -26,6 +27,9 @@ class Watcher(Protocol):
     """Who looks on while a run goes: a progress bar, a log, nobody."""
 
     def say(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None:
+        """What is to be told also to those who want to be told little."""
 
     def begin(self, total: int, done: int) -> None:
         """At most `total` replies will be asked for; `done` of them are there."""
@@ -89,6 +93,8 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
         raise ConfigError(f"--contrast leaves the system message out, and {prompt.name} has none.")
     if config.turns != 1 and "user" not in prompt.roles:
         raise ConfigError(f"--turns: {prompt.name} has no block 'user', before which the conversation would stand.")
+    if prompt.hears_nothing:
+        watch.warn(f"{prompt.name}: {{{{ line }}}} is nowhere in it, so that nobody hears what the player says.")
     for source, checked in ((config.personas, checked_personas), (config.scenarios, checked_scenarios)):
         report(source, checked, watch)
     plan = make_plan(config, inputs.personas, scenarios, prompt.name)
@@ -101,8 +107,7 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
             raise ConfigError(f"{exc} (tried with persona {item.npc.id!r}, scenario {item.scenario_id!r})") from exc
     count = plan.count()
     if not count.items:
-        held_out = " Nothing of it is held out for tests either." if config.held_out else ""
-        raise ConfigError(f"nothing to ask: no persona has the fields that any of the scenarios requires.{held_out}")
+        raise ConfigError(_nothing_to_ask(config, scenarios))
     return Prepared(
         config=config,
         plan=plan,
@@ -111,6 +116,16 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
         scenarios=checked_scenarios,
         templates=templates,
         template_fingerprint=digest(texts),
+    )
+
+
+def _nothing_to_ask(config: RunConfig, scenarios: list[Scenario]) -> str:
+    wanted = dict.fromkeys(field for scenario in scenarios for field in scenario.requires)
+    unknown = [f" {name!r}:{meant(name, Persona.model_fields)}" for name in wanted if name not in Persona.model_fields]
+    return (
+        f"nothing to ask: no persona of {config.personas} has the fields that the scenarios of {config.scenarios} require: "
+        f"{', '.join(wanted)}.{''.join(one for one in unknown if 'mean' in one)}"
+        + (" Nothing of it is held out for tests either." if config.held_out else "")
     )
 
 
@@ -167,8 +182,8 @@ def report(source: str, checked: Checked, watch: Watcher) -> None:
         watch.say(note)
     if checked.bad:
         for problem in checked.problems:
-            watch.say(f"skipped: {problem}")
-        watch.say(f"{source}: {checked.good} good rows, {checked.bad} skipped (--strict refuses them)")
+            watch.warn(f"skipped: {problem}")
+        watch.warn(f"{source}: {checked.good} good rows, {checked.bad} skipped (--strict refuses them)")
 
 
 def manifest(prepared: Prepared, target: Target, player: Target | None = None) -> dict[str, Any]:

@@ -44,18 +44,19 @@ class Server:
 
 def base_url(address: str) -> tuple[str, str | None]:
     """An address as a person may paste it, without the path of an API, and the dialect if that path gives it away."""
-    address = address.strip()
-    address = address if "://" in address else f"http://{address}"
+    given = address.strip()
+    # A password with a slash in it, say: what is shown could be a part of it.
+    hidden = "@" in given or "?" in given
+    looks = (
+        f"the server's address looks like http://127.0.0.1:5000; {'what was given' if hidden else repr(given)} is none"
+    )
     try:
-        url = httpx.URL(address)
+        url = httpx.URL(given if "://" in given else f"http://{given}")
     except httpx.InvalidURL as exc:
-        # A password with a slash in it, say: what is shown could be a part of it.
-        found = "what was given" if "@" in address else f"{address!r} ({exc})"
-        raise ConfigError(f"the server's address looks like http://127.0.0.1:5000; {found} is none.") from None
-    if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535:
-        raise ConfigError(
-            "the server's address looks like http://127.0.0.1:5000. Without one, the embedded model runs."
-        )
+        raise ConfigError(looks + ("." if hidden else f" ({exc}).")) from None
+    sound = url.scheme in ("http", "https") and url.host and (url.port or 0) <= 65535
+    if not sound or re.search(r"\s", given) or re.match(r"https?:/?(?!/)", given):
+        raise ConfigError(f"{looks}. Without --server and LLM_HOST, the embedded model runs.")
     bare = str(url.copy_with(query=None, fragment=None)).rstrip("/")
     for suffix in _SUFFIXES:
         if url.path.rstrip("/").endswith(suffix):  # of the path: a host may be called v1
@@ -242,7 +243,9 @@ class _Look:
                 finally:
                     await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as exc:
-            usual = "Is the server running, and is this its port? Without --server, the embedded model runs."
+            usual = (
+                "Is the server running, and is this its port? Without --server and LLM_HOST, the embedded model runs."
+            )
             raise ConfigError(f"{self.shown}: cannot connect ({exc}). {getattr(exc, 'hint', usual)}") from exc
         except TimeoutError as exc:
             raise ConfigError(

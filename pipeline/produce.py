@@ -245,6 +245,9 @@ def reopen(folder: RunFolder) -> Produced:
         player = stored_target(manifest["player"]) if manifest.get("player") else None
     except (LookupError, TypeError) as exc:
         raise ConfigError(f"{folder.manifest_path}: not a whole manifest ({exc}). Make the run anew.") from exc
+    if not folder.journal.is_file():
+        go_on = f"pipeline {config.command} --resume {folder.path}"
+        raise ConfigError(f"{folder.journal}: gone, and the answers with it. They are asked for again by: {go_on}")
     templates = Templates(config.prompts)
     template = templates.prompt(config.template).name
     imported = manifest.get("imported")

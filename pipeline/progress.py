@@ -6,6 +6,7 @@ All of it goes to stderr; stdout is for the result. A notebook's cell has one pl
 import bisect
 import html
 import math
+import os
 import sys
 import time
 from collections import deque
@@ -88,7 +89,10 @@ class Silent:
 
     def say(self, text: str) -> None:
         if self._asking:
-            _tell(text)
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        _tell(text)
 
     def begin(self, total: int, done: int) -> None:
         self._asking = True
@@ -117,7 +121,7 @@ class Plain(Silent):
         self._shown = 0.0
 
     def say(self, text: str) -> None:
-        _tell(text)
+        self.warn(text)
 
     def begin(self, total: int, done: int) -> None:
         self._begin(Meter("replies", total, done))
@@ -161,7 +165,7 @@ class Bar(Plain):
         self._console = Console(stderr=True, highlight=False)
         self._live: Any = None  # rich's
 
-    def say(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         self._console.print(printable(text), markup=False, soft_wrap=True)
 
     def show(self, now: float) -> None:
@@ -199,7 +203,7 @@ class Cell(Plain):
         super().__init__()
         self._output: Any = None  # IPython's DisplayHandle
 
-    def say(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         print(printable(text), flush=True)
 
     def begin(self, total: int, done: int) -> None:
@@ -227,7 +231,8 @@ def watcher(*, quiet: bool) -> Silent:
         return Silent()
     if _in_a_notebook():
         return Cell()
-    return Bar() if sys.stderr.isatty() else Plain()
+    moves = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return Bar() if moves else Plain()
 
 
 def _in_a_notebook() -> bool:

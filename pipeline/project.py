@@ -13,6 +13,7 @@ key = "GPU_KEY"                  # the environment variable that holds the key; 
 price = [0.15, 0.60]             # for a million tokens, in and out
 """
 
+import re
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline.dialects import dialect_named
 from pipeline.errors import ConfigError
+from pipeline.hints import meant, nearest, not_utf8, wanted
 
 FILE = Path("pipeline.toml")
 
@@ -104,8 +107,8 @@ def named_target(server: str, option: str = "--server") -> NamedTarget | None:
         return targets[server]
     known = f"It has {', '.join(targets)}." if targets else "It has no targets." if FILE.exists() else "There is none."
     raise ConfigError(
-        f"{option} {server}: no address, and no [targets.{server}] in {FILE} of this folder. {known} "
-        "An address looks like http://127.0.0.1:5000."
+        f"{option} {server}: no address, and no [targets.{server}] in {FILE} of this folder. {known}"
+        f"{meant(server, ('embedded', *targets))} An address looks like http://127.0.0.1:5000."
     )
 
 
@@ -115,25 +118,79 @@ def _is_address(server: str) -> bool:
 
 def read_project() -> Project:
     """What the file says; nothing where there is none. Raises ConfigError with the place of what is wrong."""
+    text = ""
     try:
-        found: dict[str, Any] = tomllib.loads(FILE.read_text("utf-8-sig"))
+        text = FILE.read_text("utf-8-sig")
+        found: dict[str, Any] = tomllib.loads(text)
     except FileNotFoundError:
         return Project()
-    except (OSError, ValueError) as exc:  # TOML's own error has line and column
-        raise ConfigError(f"{FILE}: cannot be read: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(not_utf8(FILE)) from exc
+    except OSError as exc:
+        raise ConfigError(f"{FILE}: cannot be read: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise ConfigError(_no_toml(str(exc))) from exc
     for name in found.get("targets", {}) if isinstance(found.get("targets"), dict) else ():
         if _is_address(name):
             raise ConfigError(f"{FILE}: targets.{name}: no name for a target: --server would take it for an address.")
     try:
         project = Project.model_validate(found)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        of_defaults = first["loc"][0] == "defaults"
-        where = ".".join(map(str, first["loc"][: 2 if of_defaults else None]))
-        what, model = ("[defaults]", Defaults) if of_defaults else ("A target", NamedTarget)
-        known = ", ".join(model.model_fields)
-        raise ConfigError(f"{FILE}: {where}: {first['msg']}. {what} may have {known}.") from None
+        # Without what was found: people write a key where the name of its variable belongs.
+        raise ConfigError(_said(exc.errors(include_url=False, include_input=False)[0], text)) from None
+    for name, target in project.targets.items():
+        try:
+            dialect_named(target.dialect or "openai")
+        except ConfigError as exc:
+            raise ConfigError(f"{FILE}{_line(text, name, 'dialect')}: targets.{name}: {exc}") from exc
     server = project.defaults.server
     if server is not None and not _is_address(server) and server not in project.targets:
-        raise ConfigError(f"{FILE}: defaults.server: {server!r} is no address, and there is no [targets.{server}].")
+        raise ConfigError(
+            f"{FILE}{_line(text, 'defaults', 'server')}: defaults.server: {server!r} is no address, and there is no "
+            f"[targets.{server}].{meant(server, ('embedded', *project.targets))}"
+        )
     return project
+
+
+def _no_toml(said: str) -> str:
+    """TOML's own error, which has line and column at its end."""
+    said, _, place = said.partition(" (at ")
+    line = re.match(r"line (\d+)", place)
+    hint = ""
+    if "Invalid value" in said:
+        hint = ' A text stands in quotes: model = "mira-7b".'
+    elif "\\" in said or "escape" in said.lower() or "hex" in said.lower():
+        hint = " In 'single quotes' a backslash is a backslash."
+    return f"{FILE}{':' + line[1] if line else ''}: not TOML: {said}.{hint}"
+
+
+def _said(problem: Any, text: str) -> str:
+    """The first thing that is wrong, and its line."""
+    section, *inside = map(str, problem["loc"])
+    if section not in Project.model_fields:
+        return f"{FILE}{_line(text, section)}: unknown section {section!r}.{nearest(section, Project.model_fields)}"
+    if section == "targets" and inside:
+        section, inside = f"targets.{inside[0]}", inside[1:]
+    path = section.split(".")
+    if not inside:
+        return f"{FILE}{_line(text, path[-1])}: [{section}] is a section of its own, with NAME = VALUE below it."
+    where = f"{FILE}{_line(text, path[-1], inside[0])}: {section}"
+    fields = Defaults.model_fields if section == "defaults" else NamedTarget.model_fields
+    if problem["type"] == "missing":
+        return f'{where}: it has no {inside[0]}. It needs one: {inside[0]} = "http://127.0.0.1:5000".'
+    if problem["type"] == "extra_forbidden":
+        return f"{where} has no {inside[0]!r}.{nearest(inside[0], fields)}"
+    if inside[0] == "key":
+        return f'{where}.key: it is the name of the environment variable that holds the key, as key = "GPU_KEY"; never the key.'
+    return f"{where}.{'.'.join(inside)} {wanted(problem)}."
+
+
+def _line(text: str, *names: str) -> str:
+    """ ":LINE" of the section or the key that `names` lead to, as far as it is found."""
+    found, names = "", tuple(map(re.escape, names))
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(rf"""\s*(\[\s*(targets\s*\.\s*)?)?["']?{names[0]}["']?\s*[].=]""", line):
+            found, names = f":{number}", names[1:]
+            if not names:
+                break
+    return found

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.hints import nearest
 
 FORMAT = 1
 
@@ -101,15 +102,27 @@ class RunFolder:
         """What run.json says; raises ConfigError if it is not there or not ours."""
         try:
             manifest = json.loads(self.manifest_path.read_text("utf-8"))
-        except FileNotFoundError as exc:
-            raise ConfigError(
-                f"{self.path}: no run there (no run.json). Runs are made by pipeline generate and eval."
-            ) from exc
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"{self.manifest_path}: cannot be read: {exc}") from exc
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise ConfigError(f"{self.manifest_path}: not a run of this version (format {FORMAT}). Make a new one.")
-        return manifest
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise ConfigError(self._no_run()) from exc
+        except OSError as exc:
+            raise ConfigError(f"{self.manifest_path}: cannot be read: {exc.strerror or exc}") from exc
+        except ValueError as exc:
+            raise ConfigError(f"{self.manifest_path}: damaged, it is no JSON: {exc}. Make the run anew.") from exc
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        if found != FORMAT:
+            what = "Upgrade the pipeline" if isinstance(found, int) and found > FORMAT else "Make the run anew"
+            raise ConfigError(f"{self.manifest_path}: of format {found}, and this version reads {FORMAT}. {what}.")
+        return dict(manifest)
+
+    def _no_run(self) -> str:
+        """What somebody may have meant who names a folder that is no run."""
+        if inside := next((str(one) for one in self.path.parents if (one / "run.json").is_file()), ""):
+            return f"{self.path}: a part of a run, which is meant by its folder: {inside}."
+        if self.path.is_file():
+            return f"{self.path}: a file. A run is a folder, which pipeline generate and eval make."
+        beside = [one.parent.as_posix() for one in (*Path().glob("runs/*/run.json"), *self.path.glob("*/run.json"))]
+        there = nearest(self.path.as_posix(), sorted(set(beside))) if beside else ""
+        return f"{self.path}: no run there (no run.json). Runs are made by pipeline generate and eval.{there}"
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.manifest_path, {"format": FORMAT, **manifest})

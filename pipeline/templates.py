@@ -28,6 +28,8 @@ from jinja2.loaders import split_template_path
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import ConfigError
+from pipeline.hints import meant
+from pipeline.misprints import first_not_utf8, place, undefined
 from pipeline.records import Item, Message, Role
 from pipeline.resources import shipped
 
@@ -94,7 +96,10 @@ class Templates:
 
     def __init__(self, folder: str | None = None) -> None:
         if folder is not None and not Path(folder).is_dir():
-            raise ConfigError(f"{folder}: no such folder of prompts.")
+            found = "a file, where" if Path(folder).exists() else "no such folder:"
+            raise ConfigError(
+                f"{folder}: {found} --prompts names a folder with npc/*.j2 in it; --template names one of those."
+            )
         places = [Path(folder)] if folder is not None else []
         self._places = [*places, Path("prompts"), shipped("prompts")]
         self._env = _Environment(
@@ -185,12 +190,15 @@ class Templates:
             raise ConfigError(f"{exc.filename or exc.name}:{exc.lineno}: {exc.message}") from exc
         except jinja2.TemplateNotFound as exc:
             by = f"{chain[-1]} asks for it, but there" if chain else "There"
-            have = ", ".join(sorted(n.removesuffix(".j2") for n in self._loader.list_templates() if n.endswith(".j2")))
+            wanted = str(exc.name).removesuffix(".j2")
+            have = sorted(n.removesuffix(".j2") for n in self._loader.list_templates() if n.endswith(".j2"))
+            alike = [name for name in have if name.startswith(f"{wanted.partition('/')[0]}/")] or have
             looked = ", ".join(str(place) for place in self._places)
-            raise ConfigError(f"{by} is no template {exc.name!r} in {looked}. There are: {have}.") from exc
+            raise ConfigError(
+                f"{by} is no template {exc.name!r} in {looked}.{meant(wanted, have)} There are: {', '.join(alike)}."
+            ) from exc
         except UnicodeDecodeError as exc:
-            by = f"a template that {chain[-1]} asks for" if chain else "the template"
-            raise ConfigError(f"{by} is not UTF-8 at byte {exc.start}. Save it as UTF-8.") from exc
+            raise ConfigError(first_not_utf8(self._places)) from exc
         except (RecursionError, SyntaxError) as exc:  # of Python's own compiler
             by = chain[-1] if chain else "the template"
             raise ConfigError(f"{by}: nested too deeply to be compiled.") from exc
@@ -205,7 +213,9 @@ class Templates:
         if unknown:
             name = min(unknown)
             line = next((n.lineno for n in tree.find_all(nodes.Name) if n.name == name), 1)
-            raise ConfigError(f"{path}:{line}: unknown name {name!r}. A template gets: {', '.join(sorted(known))}.")
+            raise ConfigError(
+                f"{path}:{line}: unknown name {name!r}.{meant(name, known)} A template gets: {', '.join(sorted(known))}."
+            )
 
     def _check_top_level(self, path: str, node: nodes.Node) -> None:
         if isinstance(node, nodes.Block):
@@ -239,6 +249,11 @@ class Prompt:
         self._about_persona = about_persona  # blocks that are the same for all lines to a persona with the same lore
         self._rendered: dict[str, str] = {}
         self._rendered_for: tuple[object, str, Sequence[str]] = (None, "", ())
+
+    @property
+    def hears_nothing(self) -> bool:
+        """Whether nothing in it changes with what the player says."""
+        return self._about_persona.issuperset(self.roles)
 
     def render(self, item: Item, line: str = "", lore: Sequence[str] = ()) -> tuple[Message, ...]:
         """The messages that ask for the NPC's answer to `line`, or for what the player says next. Raises TemplateFailed."""
@@ -318,8 +333,10 @@ class TextFormat:
 def _render(template: jinja2.Template, pieces: Callable[[], Iterator[str]]) -> str:
     try:
         return _bounded(pieces())
+    except jinja2.UndefinedError as exc:
+        raise TemplateFailed(f"{place(template, exc)}: {undefined(str(exc))}") from exc
     except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
-        raise TemplateFailed(f"{template.filename}: {exc}") from exc
+        raise TemplateFailed(f"{place(template, exc)}: {exc}") from exc
     except RecursionError as exc:
         raise TemplateFailed(f"{template.filename}: it calls itself without end") from exc
 

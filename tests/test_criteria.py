@@ -93,7 +93,7 @@ def test_set_goes_before_the_authors_own(here):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("filters: [", "no YAML that can be read"),
+        ("filters: [", "curation.yaml:2: not YAML"),
         ("filters:", "sections such as 'filters:'"),
         ("- a\n- b", "sections such as 'filters:'"),
         ("filter: {}", "unknown section 'filter'"),

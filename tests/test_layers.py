@@ -10,12 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 
 LAYERS = [
-    ("words", "errors records config resources"),
+    ("words", "errors hints records config resources"),
     (
         "server",
         "dialects sse headers evennia retry autolimit limits httpx_errors transport interrupt thinking reply refusal stopwatch receive rate client probe project models embedded",
     ),
-    ("prompts", "personas lore templates"),
+    ("prompts", "personas lore misprints templates"),
     ("produce", "splits tables runfolder plan ending journal conversation generation target prepare produce imported"),
     ("judge", "scorers criteria latency stats scored"),
     ("select", "dedup curator pairs diversity training configs judging changes card dataset trainers export"),

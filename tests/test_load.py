@@ -73,17 +73,17 @@ PROBLEMS: dict[str, tuple[Any, str]] = {
     "a null": (MIRA | {"id": "b", "name": None}, "field 'name' is missing. Found: id, description."),
     "a blank": (
         MIRA | {"id": "b", "name": " \n"},
-        "field 'name' (as it is shown to the player): String should have at least 1 character. Found: ' \\n'",
+        "field 'name' (as it is shown to the player): has to be more than nothing. Found: ' \\n'",
     ),
-    "a list for a text": (MIRA | {"id": ["b"]}, "field 'id': Input should be a valid string. Found: ['b']"),
-    "a truth value": (MIRA | {"id": True}, "field 'id': Input should be a valid string. Found: True"),
+    "a list for a text": (MIRA | {"id": ["b"]}, "field 'id': has to be a text. Found: ['b']"),
+    "a truth value": (MIRA | {"id": True}, "field 'id': has to be a text. Found: True"),
     "a number for a list": (
         MIRA | {"id": "b", "examples": 3},
-        "field 'examples' (lines in its own voice): Input should be a valid list. Found: 3",
+        "field 'examples' (lines in its own voice): has to be a list. Found: 3",
     ),
     "a long wrong thing": (
         MIRA | {"id": "b", "hides": ["x" * 500]},
-        f"field 'hides' (its secret, never to be told): Input should be a valid string. Found: ['{'x' * 75}...",
+        f"field 'hides' (its secret, never to be told): has to be a text. Found: ['{'x' * 75}...",
     ),
     "half a character": (
         MIRA | {"id": "b", "name": "\ud800"},
@@ -114,7 +114,7 @@ def test_of_many_bad_rows_the_first_are_named_and_all_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rows, why", [([], "no usable personas."), ([{}, {}], "The first of 2 bad rows: .*:1: field 'name'")]
+    "rows, why", [([], "nothing in it"), ([{}, {}], "The first of 2 bad rows: .*:1: field 'name'")]
 )
 def test_nothing_usable_is_refused(rows, why, tmp_path):
     with pytest.raises(ConfigError, match=why):
@@ -252,9 +252,9 @@ SCENARIO_PROBLEMS = {
     "no turns": ({"id": "s", "category": "c"}, "field 'turns' is missing. Found: category, id."),
     "an empty list of turns": (
         {"id": "s", "category": "c", "turns": []},
-        r"field 'turns' \(the player's lines\): List should have at least 1 item",
+        r"field 'turns' \(the player's lines\): has to be of 1 entry or more",
     ),
-    "turns of white space": ({"id": "s", "category": "c", "turns": " \n "}, "field 'turns' .* at least 1 item"),
+    "turns of white space": ({"id": "s", "category": "c", "turns": " \n "}, "field 'turns' .* 1 entry or more"),
     "a blank turn": ({"id": "s", "category": "c", "turns": ["Hello.", " "]}, "'turns' has an empty line"),
     "a field that no persona has": (
         {"id": "s", "category": "c", "turns": ["Hello, {{ npc.nmae }}."]},

@@ -11,6 +11,7 @@ from pipeline.dialects.ollama import OllamaChat, OllamaGenerate
 from pipeline.dialects.openai import OpenAIChat
 from pipeline.dialects.textgen import TextGen
 from pipeline.errors import ConfigError
+from pipeline.hints import meant
 
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
@@ -28,7 +29,8 @@ def dialect_named(name: str) -> Dialect:
 
     others = {entry.name: entry for entry in entry_points(group="pipeline.dialects")}
     if name not in others:
-        raise ConfigError(f"unknown dialect {name!r}. It can be {', '.join([*DIALECTS, *others])}.")
+        known = [*DIALECTS, *others]
+        raise ConfigError(f"unknown dialect {name!r}.{meant(name, known)} It can be {', '.join(known)}.")
     try:
         loaded = others[name].load()
         found: Dialect = loaded() if isinstance(loaded, type) else loaded

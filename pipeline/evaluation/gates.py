@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pipeline.comparison import Arm
-from pipeline.criteria import nearest
 from pipeline.errors import ConfigError
 from pipeline.evaluation.measures import MEASURES, Estimate, difference, measured
+from pipeline.hints import nearest
 from pipeline.stats import LEVEL
 
 COVERED = 0.95  # share of what was asked that has to have a reply
@@ -66,16 +66,19 @@ class Decision:
     high: float | None
 
 
-def parse_gate(text: str, scorers: Collection[str], arms: Sequence[str] = ()) -> Gate:
-    """Raises ConfigError, saying what was found and what there is, before anything is asked."""
+def parse_gate(text: str, scorers: Collection[str], arms: Sequence[str] | None = ()) -> Gate:
+    """Raises ConfigError, saying what was found and what there is, before anything is asked. `arms` is None where they are not
+    known yet."""
     found = _GATE.fullmatch(text)
     if found is None:
-        raise ConfigError(f"--gate {text!r}: it has to read 'MEASURE >= NUMBER', or 'MEASURE <= ARM + NUMBER'.")
+        raise ConfigError(
+            f"--gate {text!r}: it has to read 'MEASURE >= NUMBER', or 'MEASURE <= ARM + NUMBER', as 'in_character >= 0.9'."
+        )
     measure, sign, number, base, direction, margin = found.groups()
     known = (*scorers, *MEASURES)
     if measure not in known:
         raise ConfigError(f"--gate {text!r}: there is no {measure!r}.{nearest(measure, known)}")
-    if base is not None and base not in arms:
+    if base is not None and arms is not None and base not in arms:
         there = f"There are: {', '.join(arms)}." if arms else "Arms are made by --arm NAME:KEY=VALUE."
         raise ConfigError(f"--gate {text!r}: there is no arm {base!r}. {there}")
     bound = float(number) if number is not None else float(margin or 0) * (-1 if direction == "-" else 1)

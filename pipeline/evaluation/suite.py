@@ -11,14 +11,16 @@
 What stands on the command line goes before it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.criteria import load_criteria, nearest
+from pipeline.criteria import load_criteria
 from pipeline.errors import ConfigError
+from pipeline.evaluation.gates import parse_gate
+from pipeline.hints import nearest, read_yaml, wanted
 from pipeline.resources import shipped
 
 _FILE = "suite.yaml"
@@ -55,12 +57,21 @@ class Suite:
         self.repeats = written.repeats
         self.gates = tuple(written.gates)
         self.settings, self.own = self._scorers(written.scorers)
+        self._check_gates()
 
     def _there(self, kind: str, name: str) -> str:
         found = self.path.parent / Path(name).expanduser()
         if not found.exists():
             raise ConfigError(f"{self.path}: {kind} {name!r}: there is no {found}. It is looked for beside the suite.")
         return str(found)
+
+    def _check_gates(self) -> None:
+        known = (*load_criteria().filters, *(spec.rpartition(":")[2] for spec in self.own))
+        for gate in self.gates:
+            try:
+                parse_gate(gate, known, arms=None)
+            except ConfigError as exc:
+                raise ConfigError(f"{self.path}: gates: {str(exc).removeprefix('--gate ')}") from exc
 
     def _scorers(self, named: list[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if named is None:
@@ -90,18 +101,9 @@ def read_suite(name: str) -> Suite:
 
 
 def _read(path: Path) -> _Written:
-    try:
-        if path.stat().st_size > _LIMIT:
-            raise ConfigError(f"{path}: over {_LIMIT // 2**20} MiB. A suite names its personas, it does not hold them.")
-        text = path.read_text("utf-8-sig")
-        node = yaml.compose(text, Loader=yaml.CSafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: no YAML that can be read: {getattr(exc, 'problem', '') or exc}") from exc
-    except (OSError, ValueError, RecursionError) as exc:
-        raise ConfigError(f"{path}: cannot be read: {exc}") from exc
+    if path.stat().st_size > _LIMIT:
+        raise ConfigError(f"{path}: over {_LIMIT // 2**20} MiB. A suite names its personas, it does not hold them.")
+    values, lines = read_yaml(path)
     if values is None:  # all of it is comments
         values = {}
     if not isinstance(values, dict):
@@ -109,18 +111,17 @@ def _read(path: Path) -> _Written:
     try:
         return _Written.model_validate({str(key): value for key, value in values.items()})
     except ValidationError as exc:
-        raise ConfigError(_said(path, node, exc)) from exc
+        raise ConfigError(_said(path, lines, exc)) from exc
 
 
-def _said(path: Path, node: Any, exc: ValidationError) -> str:
+def _said(path: Path, lines: Mapping[str, int], exc: ValidationError) -> str:
     """The first thing that is wrong, and its line."""
     problem = exc.errors(include_url=False)[0]
     key = str(problem["loc"][0])
-    line = next((at.start_mark.line + 1 for at, _ in node.value if at.value == key), None)
-    where = f"{path}:{line}" if line else str(path)
+    where = f"{path}:{lines[key]}" if key in lines else str(path)
     if problem["type"] == "extra_forbidden":
         return f"{where}: a suite has no {key!r}.{nearest(key, _Written.model_fields)}"
-    return f"{where}: {key} is {str(problem['input'])[:80]!r}: {problem['msg']}."
+    return f"{where}: {key} is {str(problem['input'])[:80]!r}: it {wanted(problem)}."
 
 
 def _own(named: list[str]) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.hints import wanted
 from pipeline.personas.cards import BadCard
 from pipeline.personas.columns import Columns
 from pipeline.personas.macros import has_macros, with_own_name
@@ -57,7 +58,9 @@ class Checked:
             self.notes.append(f"{source}: {told} (--map FIELD=COLUMN says otherwise)")
 
     def none_usable(self, source: str, kind: str) -> NoReturn:
-        first = f" The first of {self.bad} bad rows: {self.problems[0]}" if self.bad else ""
+        if not self.bad:
+            raise ConfigError(f"{source}: no {kind} in it.")
+        first = f" The first of {self.bad} bad rows: {self.problems[0]}"
         hint = " --map FIELD=COLUMN says which column is which." if "is missing" in first and kind == "personas" else ""
         raise ConfigError(f"{source}: no usable {kind}.{first}{hint}")
 
@@ -175,7 +178,7 @@ def _parse(found: Found, model: type[T], named: Columns | None) -> tuple[T | Non
 def problem_with(exc: Exception, row: Any, model: type[BaseModel]) -> str:
     """The first thing that is wrong with a row, in a sentence."""
     if isinstance(exc, ValidationError):
-        errors = exc.errors(include_url=False, include_context=False)
+        errors = exc.errors(include_url=False)
         # An id is made from the name: without either, it is the name that is wanted.
         return _explain(next((error for error in errors if error["loc"] != ("id",)), errors[0]), row, model)
     return str(exc)
@@ -199,9 +202,9 @@ def _explain(error: Any, row: Any, model: type[BaseModel]) -> str:
         close = difflib.get_close_matches(name, row, n=1, cutoff=0.6)
         hint = f" (is {close[0]!r} meant?)" if close else ""
         return f"field {name!r} is missing{hint}. Found: {', '.join(map(str, list(row)[:20]))}."
-    message = error["msg"].removeprefix("Value error, ")
+    message = wanted(error)
     if not name:
-        return str(message)
+        return message
     info = model.model_fields.get(str(error["loc"][0]))
     meaning = f" ({info.description})" if info and info.description else ""
     found = repr(error["input"])

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.hints import no_text, no_yaml, not_utf8, twice
 from pipeline.personas.cardfile import ENDINGS, NoCard, card_in
 from pipeline.personas.cards import BadCard
 from pipeline.personas.columns import Columns
+from pipeline.personas.csvfile import delimiter_of, records
 from pipeline.personas.shapes import is_known
 from pipeline.records import Row
 
@@ -70,7 +72,7 @@ def read_rows(source: str, kind: str, required: Required) -> Iterator[Found]:
                     yield Found(str(file), problem=str(exc).removeprefix(str(file)).lstrip(": "))
         else:
             yield from _dataset(str(path.resolve()), source, required)
-    elif _HUB_ID.fullmatch(source) and not path.parent.exists():
+    elif _HUB_ID.fullmatch(source) and not path.parent.exists() and path.suffix.lower() not in (*_READERS, *ENDINGS):
         yield from _dataset(source, source, required)
     else:
         raise ConfigError(
@@ -87,10 +89,11 @@ def _file(path: Path, kind: str, required: Required) -> Iterator[Found]:
             f"{path}: cannot tell what {path.suffix or 'a file without an ending'!r} is. It can be {_kinds(kind)}."
         )
     try:
+        if reader not in (_card, _parquet) and (problem := no_text(path)):
+            raise ConfigError(problem)
         yield from reader(path, kind, required)
     except UnicodeDecodeError as exc:
-        # Where a file is decoded in pieces, the exception counts from the piece.
-        raise ConfigError(f"{path}{_undecodable(path)}: not UTF-8. Save it as UTF-8.") from exc
+        raise ConfigError(not_utf8(path)) from exc
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
 
@@ -102,19 +105,6 @@ def _kinds(kind: str) -> str:
 def _meant(path: Path) -> bool:
     """False for what only lies beside the data: hidden files (`._a.csv` of macOS), the index of older datasets."""
     return not path.name.startswith(".") and path.name != "dataset_infos.json"
-
-
-def _undecodable(path: Path) -> str:
-    """The first line that is not UTF-8, as `:line`; nothing for a Parquet file, which has no lines."""
-    if path.suffix.lower() == ".parquet":
-        return ""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return f":{number}"
-    return ""
 
 
 def _card(path: Path, kind: str, required: Required) -> Iterator[Found]:
@@ -170,10 +160,17 @@ def _yaml(path: Path, kind: str, required: Required) -> Iterator[Found]:
             if kind == "personas" and kind not in parts:
                 row = loader.construct_object(node, deep=True)
                 if _is_one(kind, row):
+                    if double := twice(node):
+                        raise ConfigError(f"{path}:{double[1]}: {double[0]!r} stands twice. Which one counts?")
                     yield _alone(path, row)
                     return
-            if unknown := sorted(set(parts) - {"defaults", kind}):
-                raise ConfigError(f"{path}: unknown key {unknown[0]!r}. At the top there can be: {kind}, defaults.")
+            if unknown := [key for key, _ in node.value if key.value not in ("defaults", kind)]:
+                raise ConfigError(
+                    f"{path}:{_line(unknown[0].start_mark)}: unknown key {unknown[0].value!r}. "
+                    f"At the top there can be: {kind}, defaults."
+                )
+            if double := twice(node, deep=False) or twice(parts.get("defaults")):
+                raise ConfigError(f"{path}:{double[1]}: {double[0]!r} stands twice. Which one counts?")
             node = parts.get(kind)
             defaults = loader.construct_object(parts["defaults"], deep=True) if "defaults" in parts else {}
             if not isinstance(defaults, dict):
@@ -184,14 +181,13 @@ def _yaml(path: Path, kind: str, required: Required) -> Iterator[Found]:
             raise ConfigError(f"{path}: no list of {kind}. It begins with '{kind}:' or is a list itself.")
         for entry in node.value:
             where = f"{path}:{_line(entry.start_mark)}"
+            if double := twice(entry):
+                yield Found(where, problem=f"{double[0]!r} stands in it twice, again in line {double[1]}")
+                continue
             row = loader.construct_object(entry, deep=True)
             yield _mapping(where, row, defaults)
-    except yaml.MarkedYAMLError as exc:
-        line = f":{_line(exc.problem_mark)}" if exc.problem_mark else ""
-        hint = " YAML is indented with spaces." if "\\t" in str(exc.problem) or "\t" in text else ""
-        raise ConfigError(f"{path}{line}: not YAML: {exc.problem}.{hint}") from exc
     except (yaml.YAMLError, ValueError) as exc:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(exc).split())}") from exc
+        raise ConfigError(no_yaml(path, exc, text)) from exc
 
 
 def _line(mark: Any) -> int:
@@ -204,9 +200,8 @@ def _json(path: Path, kind: str, required: Required) -> Iterator[Found]:
     try:
         data = json.loads(path.read_text("utf-8-sig"))
     except json.JSONDecodeError as exc:
-        raise ConfigError(
-            f"{path}:{exc.lineno}: not JSON: {exc.msg}. One object a line is JSONL: name it .jsonl."
-        ) from exc
+        hint = " One object a line is JSONL: name it .jsonl." if exc.msg == "Extra data" else ""
+        raise ConfigError(f"{path}:{exc.lineno}: not JSON: {exc.msg} at column {exc.colno}.{hint}") from exc
     except UnicodeDecodeError:
         raise
     except ValueError as exc:  # a number of thousands of digits
@@ -249,6 +244,10 @@ def _jsonl(path: Path, kind: str, required: Required) -> Iterator[Found]:
             line = line.strip()
             if not line:
                 continue
+            if number == 1 and line.startswith(b"["):
+                raise ConfigError(
+                    f"{where}: a list. JSONL is one object a line; a list of them is JSON: name it .json."
+                )
             try:
                 yield _mapping(where, json.loads(line), {})
             except UnicodeDecodeError:
@@ -264,25 +263,23 @@ def _csv(path: Path, kind: str, required: Required) -> Iterator[Found]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline(LINE_LIMIT)
         file.seek(0)
-        # Where the comma is the decimal sign, spreadsheets write semicolons and call it CSV.
-        comma = ";" if ";" in first and "," not in first else ","
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else comma, strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            _columns(f"{path}:1", header, required)
-            if twice := sorted({name for name in header if name and header.count(name) > 1}):
-                raise ConfigError(f"{path}:1: two columns are named {twice[0]!r}. Which one counts?")
-            end = reader.line_num
-            for cells in reader:
-                # A quoted cell may hold line feeds: a row is found where it begins.
-                where, end = f"{path}:{end + 1}", reader.line_num
-                if any(cells[len(header) :]):
-                    yield Found(where, problem=f"{len(cells)} cells where the header has {len(header)} columns")
-                elif cells:
-                    row = dict(zip(header, cells, strict=False))
-                    yield _mapping(where, {name: cell for name, cell in row.items() if name and cell}, {})
-        except csv.Error as exc:
-            raise ConfigError(f"{path}:{reader.line_num + 1}: not CSV: {exc}") from exc
+        table = records(file, delimiter="\t" if path.suffix.lower() == ".tsv" else delimiter_of(first))
+        _, names, problem = next(table, (1, [], ""))
+        if problem:
+            raise ConfigError(f"{path}:1: not CSV: {problem}. The first line names the columns.")
+        header = [name.strip() for name in names]
+        _columns(f"{path}:1", header, required)
+        if double := sorted({name for name in header if name and header.count(name) > 1}):
+            raise ConfigError(f"{path}:1: two columns are named {double[0]!r}. Which one counts?")
+        for line, cells, problem in table:
+            where = f"{path}:{line}"
+            if problem:
+                yield Found(where, problem=f"not CSV: {problem}")
+            elif any(cells[len(header) :]):
+                yield Found(where, problem=f"{len(cells)} cells where the header has {len(header)} columns")
+            elif cells:
+                row = dict(zip(header, cells, strict=False))
+                yield _mapping(where, {name: cell for name, cell in row.items() if name and cell}, {})
 
 
 def _parquet(path: Path, kind: str, required: Required) -> Iterator[Found]:

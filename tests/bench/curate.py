@@ -35,6 +35,8 @@ SAMPLES, PER_PERSONA = 4, 9
 class Silent:
     def say(self, text: str) -> None: ...
 
+    def warn(self, text: str) -> None: ...
+
 
 def make_run(folder: Path, replies: int) -> RunFolder:
     dice = Dice()
