@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 nothing was kept or a gate failed, 2 wrong usage or no ser
 inconclusive, 130 interrupted.
 """
 
+import io
 import json
 import os
 import signal
@@ -21,7 +22,18 @@ from pipeline.cli_personas import personas
 from pipeline.cli_start import doctor, init
 from pipeline.configure import server_options, with_defaults
 from pipeline.errors import PipelineError, RunStopped
-from pipeline.options import GATING, IMPORTING, QUIET, SCORING, TO_A_SERVER, TRAINING, run_options, with_options
+from pipeline.options import (
+    AS_JSON,
+    GATING,
+    IMPORTING,
+    PROMPTS,
+    QUIET,
+    SCORING,
+    TO_A_SERVER,
+    TRAINING,
+    run_options,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from pipeline.commands import Outcome
@@ -89,7 +101,7 @@ def evaluate(**options: Any) -> None:
     click.option(
         "--system", "train_system", type=click.Choice(["keep", "merge", "drop"]), help="Of the prompts to train on."
     ),
-    click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
+    PROMPTS,
     *QUIET,
 )
 def curate(**options: Any) -> None:
@@ -165,7 +177,7 @@ def _exported(summary: dict[str, Any]) -> str:
 @click.option(
     "--score", "scores", metavar="COL", multiple=True, help="What to compare.  [default: all of a run or a log]"
 )
-@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+@AS_JSON
 def compare(a: str, b: str, *, item: str | None, cluster: str | None, scores: tuple[str, ...], as_json: bool) -> None:
     """Say whether B is different from A, in what and by how much, and what could not have been seen.
 
@@ -179,7 +191,7 @@ def compare(a: str, b: str, *, item: str | None, cluster: str | None, scores: tu
 
 
 @cli.command()
-@with_options(*TO_A_SERVER, click.option("--json", "as_json", is_flag=True, help="The same as one JSON object."))
+@with_options(*TO_A_SERVER, *QUIET)
 def ping(**options: Any) -> None:
     """Say who is there: server, model, context, slots; what would be sent; and one timed reply."""
     import asyncio
@@ -190,7 +202,7 @@ def ping(**options: Any) -> None:
 
     target = server_options(with_defaults("ping", options))
     config = RunConfig(command="ping", personas="", scenarios="", stream=True, **target)
-    summary, text = asyncio.run(one(config, watcher(quiet=options["as_json"])))
+    summary, text = asyncio.run(one(config, watcher(quiet=options["quiet"])))
     click.echo(json.dumps(summary) if options["as_json"] else text)
     sys.exit(2 if summary["error"] else 0)
 
@@ -199,6 +211,11 @@ def main() -> None:
     """Runs the command and turns what it raises into a sentence and an exit code."""
     code = 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is told to end ends as with Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # an old code page has no letters for Japanese names: better a ? than no result
+            stream.reconfigure(errors="replace")
     try:
         code = cli(standalone_mode=False) or 0
     except click.ClickException as exc:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.options import MAP, PERSONAS_HELP
+from pipeline.options import AS_JSON, MAP, PERSONAS_HELP, PROMPTS, TEMPLATE
 
 if TYPE_CHECKING:
     from pipeline.personas.load import Checked
 
 SOURCE = click.argument("source", metavar="SOURCE")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 
 
 @click.group(help=f"Look at personas, and convert them.\n\nSOURCE: {PERSONAS_HELP}")
@@ -68,10 +67,12 @@ def check(source: str, columns: tuple[str, ...], *, as_json: bool) -> None:
 @SOURCE
 @click.argument("persona", required=False, metavar="[ID]")
 @MAP
-@click.option("--template", default="npc/default", show_default=True, help="The prompt, e.g. npc/card.")
-@click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first.")
-@click.option("--player", default="Stranger", show_default=True, help="Who talks with it.")
-@click.option("--line", default="Hello.", show_default=True, help="What the player says.")
+@TEMPLATE
+@PROMPTS
+@click.option(
+    "--player-name", "player", metavar="NAME", default="Stranger", show_default=True, help="Who talks with it."
+)
+@click.option("--line", metavar="TEXT", default="Hello.", show_default=True, help="What the player says.")
 @AS_JSON
 def show(source: str, persona: str | None, *, as_json: bool, **options: Any) -> None:
     """A persona of SOURCE as the prompt sees it: the one with this ID or name, or the first."""
@@ -90,7 +91,8 @@ def show(source: str, persona: str | None, *, as_json: bool, **options: Any) -> 
 @SOURCE
 @click.argument("out", metavar="OUT")
 @MAP
-def convert(source: str, out: str, columns: tuple[str, ...]) -> None:
+@AS_JSON
+def convert(source: str, out: str, columns: tuple[str, ...], *, as_json: bool) -> None:
     """Write the personas of SOURCE to OUT: *.yaml or *.jsonl as we write them, *.json for the character card (version 2) of
     one, or a folder for a card of each."""
     from pipeline.personas.load import Checked, personas_of
@@ -99,7 +101,8 @@ def convert(source: str, out: str, columns: tuple[str, ...]) -> None:
     checked = Checked()
     count = write_personas(personas_of(source, checked, columns=columns), Path(out))
     _tell(source, checked)
-    click.echo(f"{count} personas in {out}")
+    found = {"personas": count, "file": out, "bad": checked.bad, "problems": checked.problems}
+    click.echo(json.dumps(found) if as_json else f"{count} personas in {out}")
 
 
 def _tell(source: str, checked: "Checked") -> None:

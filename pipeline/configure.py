@@ -191,10 +191,16 @@ def with_defaults(command: str, options: dict[str, Any]) -> dict[str, Any]:
     return options | defaults(command, written)
 
 
+_NOT_EMBEDDED = ("dialect", "model", "format", "insecure")  # what the embedded server would pass over
+
+
 def server_options(options: dict[str, Any]) -> dict[str, Any]:
     """Who is to be asked, and how: from the options, then from pipeline.toml, then from LLM_* in the environment."""
     from pipeline.config import LLMSettings
+    from pipeline.dialects import dialect_named
 
+    if options["dialect"] != "auto":
+        dialect_named(options["dialect"])  # raises, before anybody is asked
     found = {name: options[name] for name in ("max_tokens", "temperature", "model_path", "lora")}
     found |= {name: options[name] for name in _OF_A_TARGET if name in options}
     server = options["server"]
@@ -203,6 +209,11 @@ def server_options(options: dict[str, Any]) -> dict[str, Any]:
         path = f"/{settings.path.lstrip('/')}" if settings.path else ""
         return found | {"server": settings.host.rstrip("/") + path, "headers": settings.headers}
     if server in (None, "embedded"):
+        if extra := sorted(given() & set(_NOT_EMBEDDED)):
+            raise click.UsageError(
+                f"--{extra[0]} is for a server of your own, and the embedded model would answer: "
+                "name yours with --server or LLM_HOST. --model-path FILE.gguf takes another model."
+            )
         return found | {"server": "embedded"}
     from pipeline.project import named_target
 

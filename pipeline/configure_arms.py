@@ -8,6 +8,7 @@ import click
 
 from pipeline.configure import RUNS, also_given, as_before, configure, given, selected_on, unfinished
 from pipeline.errors import ConfigError
+from pipeline.hints import meant
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -82,8 +83,9 @@ def _changes(text: str, parts: list[str]) -> tuple[dict[str, Any], str]:
             trained_on = value
             continue
         if not equals or not value or key not in known:
+            keys = [*known, _TRAINED_ON]
             raise click.UsageError(
-                f"--arm {text}: {part.strip()!r} is not KEY=VALUE. KEY can be: {', '.join([*known, _TRAINED_ON])}."
+                f"--arm {text}: {part.strip()!r} is not KEY=VALUE.{meant(key, keys)} KEY can be: {', '.join(keys)}."
             )
         param = known[key]
         try:

@@ -7,33 +7,51 @@ from typing import Any
 import click
 
 
+class _Whole(click.IntRange):
+    name = "whole number"
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return "N"
+
+
+class _Number(click.FloatRange):
+    name = "number"
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return "NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number to go by.", param, ctx)
+        return number
+
+
 class _OrAll(click.ParamType[int | None]):
     name = "N|all"
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return self.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value is None or value == "all":
             return None
-        return click.IntRange(min=1).convert(value, param, ctx)
+        return _Whole(min=1).convert(value, param, ctx)
 
 
 class _Concurrency(click.ParamType[int | None]):
     def __init__(self, *, auto: bool) -> None:
         self.name = "auto|N" if auto else "N"
 
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return self.name
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value != "auto":
-            return click.IntRange(1, 4096).convert(value, param, ctx)
+            return _Whole(1, 4096).convert(value, param, ctx)
         if self.name == "N":
             self.fail("a latency holds for one concurrency: give a number. Auto is for generate.", param, ctx)
         return None
-
-
-class _Number(click.FloatRange):
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is no number to go by.", param, ctx)
-        return number
 
 
 class _Price(click.ParamType[tuple[float, float]]):
@@ -68,22 +86,27 @@ _DIALECT_HELP = (
 SERVER = click.option("--server", metavar="embedded|URL|NAME", help=_SERVER_HELP)
 TO_A_SERVER = (
     SERVER,
-    click.option("--dialect", default="auto", show_default=True, help=_DIALECT_HELP),
-    click.option("--model", help="The model's name, where a server has several."),
+    click.option("--dialect", metavar="NAME", default="auto", show_default=True, help=_DIALECT_HELP),
+    click.option("--model", metavar="NAME", help="The model's name, where a server has several."),
     click.option("--model-path", metavar="FILE.gguf", help="A model of your own for the embedded server."),
     click.option("--lora", metavar="FILE.gguf", help="A LoRA adapter for the embedded server's model."),
     click.option(
-        "--format", default="transcript", show_default=True,
+        "--format", metavar="FORMAT", default="transcript", show_default=True,
         help="Messages as one text, for dialects that want text: transcript, chatml, llama3, alpaca, mistral.",
     ),
     click.option(
         "--system", type=click.Choice(["keep", "merge"]), default="keep", show_default=True,
         help="merge: into the player's message, for models without a system role.",
     ),
-    click.option("--max-tokens", type=click.IntRange(min=1), default=80, show_default=True),
-    click.option("--temperature", type=_Number(min=0), default=0.7, show_default=True),
     click.option(
-        "--timeout", type=_Number(min=0.001), default=120.0, show_default=True, help="Seconds a reply."
+        "--max-tokens", type=_Whole(min=1), default=80, show_default=True, help="The longest reply, in tokens."
+    ),
+    click.option(
+        "--temperature", type=_Number(min=0), default=0.7, show_default=True, help="0: the likeliest token always."
+    ),
+    click.option(
+        "--timeout", type=_Number(min=0.001), default=120.0, show_default=True,
+        help="Seconds for a reply, all attempts together.",
     ),
     click.option("--insecure", is_flag=True, help="Take any TLS certificate, for a server at home."),
 )  # fmt: skip
@@ -104,9 +127,9 @@ def _scoring(verb: str) -> tuple[Callable[..., Any], ...]:
 SCORING = _scoring("scored")
 TRAINING = (
     *_scoring("scored and kept"),
-    click.option("--max-per-prompt", type=click.IntRange(min=1), help="Keep the best so many replies to a prompt."),
-    click.option("--max-per-persona", type=click.IntRange(min=1), help="The same, of a persona."),
-    click.option("--max-per-scenario", type=click.IntRange(min=1), help="The same, of a scenario."),
+    click.option("--max-per-prompt", type=_Whole(min=1), help="Keep the best so many replies to a prompt."),
+    click.option("--max-per-persona", type=_Whole(min=1), help="The same, of a persona."),
+    click.option("--max-per-scenario", type=_Whole(min=1), help="The same, of a scenario."),
     click.option(
         "--train-prompt", metavar="TEMPLATE", help="Train on this prompt, as the game sends it, e.g. npc/short."
     ),
@@ -114,9 +137,10 @@ TRAINING = (
         "--train-format", metavar="FORMAT", help="Train on one text instead of messages: transcript, chatml ..."
     ),
 )
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 QUIET = (
-    click.option("--quiet", is_flag=True, help="No progress."),
-    click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object."),
+    click.option("--quiet", is_flag=True, help="No progress; what goes wrong is said all the same."),
+    AS_JSON,
 )
 
 
@@ -139,6 +163,11 @@ MAP = click.option(
     help="Which columns are which fields of a persona: name=title,description=bio.",
 )  # fmt: skip
 
+TEMPLATE = click.option(
+    "--template", metavar="TEMPLATE", default="npc/default", show_default=True, help="The prompt, e.g. npc/barks."
+)
+PROMPTS = click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first.")
+
 IMPORTING = (
     click.option(
         "--from", "source", metavar="DATA",
@@ -148,7 +177,9 @@ IMPORTING = (
     click.option("--out", metavar="DIR", help="With --from: the run's folder.  [default: under runs/]"),
     click.option("--personas", metavar="SOURCE", help="With --from: who the NPCs are, found by id or name."),
     MAP,
-    click.option("--template", help="With --from: the prompt, where the data has none.  [default: npc/default]"),
+    click.option(
+        "--template", metavar="TEMPLATE", help="With --from: the prompt, where the data has none.  [default: npc/default]"
+    ),
     click.option("--strict", is_flag=True, help="With --from: refuse a source with any bad row."),
 )  # fmt: skip
 
@@ -159,11 +190,11 @@ def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None
         click.option("--personas", metavar="SOURCE", help=PERSONAS_HELP),
         MAP,
         click.option("--scenarios", metavar="SOURCE", help="YAML, JSONL, CSV, Parquet, a folder of them, or a hub id."),
-        click.option("--prompts", metavar="DIR", help="A folder of templates that is looked into first."),
-        click.option("--template", default="npc/default", show_default=True, help="The prompt, e.g. npc/barks."),
+        PROMPTS,
+        TEMPLATE,
         click.option(
             *(("--samples",) if auto else ("--repeats", "--samples", "samples")),
-            type=click.IntRange(min=1),
+            type=_Whole(min=1),
             default=1,
             show_default=True,
             help="Replies per line.",
@@ -171,7 +202,7 @@ def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None
         click.option(
             "--per-persona", type=_OrAll(), default=str(per_persona), show_default=True, help="Scenarios for each."
         ),
-        click.option("--limit", type=click.IntRange(min=1), help="Ask for the first so many only."),
+        click.option("--limit", type=_Whole(min=1), help="Ask for the first so many only."),
         click.option(
             "--turns",
             type=_OrAll(),
@@ -187,21 +218,25 @@ def run_options(*, per_persona: int, auto: bool) -> Callable[[Callable[..., None
         click.option("--player-server", metavar="embedded|URL|NAME", help="Who plays the player.  [default: --server]"),
         click.option(
             "--window",
-            type=click.IntRange(1, 1000),
+            type=_Whole(1, 1000),
             default=25,
             show_default=True,
             help="Messages of a conversation that are sent, the newest.",
         ),
         click.option(
             "--window-tokens",
-            type=click.IntRange(min=1),
+            type=_Whole(min=1),
             help="Leave more of them out where a prompt would be longer.  [default: what the context has room for]",
         ),
-        click.option("--top-p", type=_Number(0, 1)),
-        click.option("--top-k", type=click.IntRange(min=0)),
-        click.option("--min-p", type=_Number(0, 1)),
-        click.option("--repeat-penalty", type=_Number(min=0)),
-        click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other replies."),
+        click.option("--top-p", type=_Number(0, 1), help="Sample from the likeliest tokens that make up this share."),
+        click.option("--top-k", type=_Whole(min=0), help="Sample from so many of the likeliest tokens."),
+        click.option(
+            "--min-p", type=_Number(0, 1), help="Leave out tokens less likely than this share of the likeliest."
+        ),
+        click.option("--repeat-penalty", type=_Number(min=0), help="Over 1: against repeating itself."),
+        click.option(
+            "--seed", metavar="N", type=int, default=0, show_default=True, help="Another seed, other replies."
+        ),
         click.option(
             "--concurrency",
             type=_Concurrency(auto=auto),

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.errors import ServerError
 from pipeline.prepare import Watcher, make_script
+from pipeline.probe import base_url
 from pipeline.progress import printable
 from pipeline.records import Attempt, Completion, Message
 from pipeline.target import connected, find_target
@@ -22,6 +23,9 @@ _MESSAGES = (
 async def ping(config: RunConfig, watch: Watcher) -> tuple[dict[str, Any], str]:
     """One timed reply, as a summary and as text. Raises ConfigError where nobody is known, and ServerError's problem stands in
     the summary under `error`."""
+    if config.server != "embedded":
+        base_url(config.server)  # raises for what is no address
+        watch.say(f"{config.shown_server()}: looking who is there ...")
     target = await find_target(config, watch.say)
     script = make_script(config, target, Templates(config.prompts))
     request = script.as_sent(_MESSAGES, SimpleNamespace(name="Mira"), "Traveller", seed=0)

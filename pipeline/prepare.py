@@ -121,11 +121,11 @@ def prepare(config: RunConfig, inputs: Inputs, watch: Watcher) -> Prepared:
 
 def _nothing_to_ask(config: RunConfig, scenarios: list[Scenario]) -> str:
     wanted = dict.fromkeys(field for scenario in scenarios for field in scenario.requires)
-    unknown = [f" {name!r}:{meant(name, Persona.model_fields)}" for name in wanted if name not in Persona.model_fields]
+    typos = {name: meant(name, Persona.model_fields) for name in wanted if name not in Persona.model_fields}
+    told = ", ".join(f"{name!r}" + (f" ({typos[name].strip()})" if typos.get(name) else "") for name in wanted)
     return (
         f"nothing to ask: no persona of {config.personas} has the fields that the scenarios of {config.scenarios} require: "
-        f"{', '.join(wanted)}.{''.join(one for one in unknown if 'mean' in one)}"
-        + (" Nothing of it is held out for tests either." if config.held_out else "")
+        f"{told}." + (" Nothing of it is held out for tests either." if config.held_out else "")
     )
 
 

@@ -71,16 +71,17 @@ async def probe(
     dialect: str,
     transport: httpx.AsyncBaseTransport,
     headers: Callable[[str], httpx.Headers],
+    key_variable: str = "LLM_API_KEY",
     patience: float = 10.0,
 ) -> Server:
     """Raises ConfigError if nobody answers, if a key is missing, or if it is some other service.
 
-    `patience` is in seconds, for one look.
+    `key_variable` is where a key would be found, `patience` in seconds, for one look.
     """
     url, named = base_url(address)
     if dialect == "auto" and named is not None:
         dialect = named
-    look = _Look(url, transport, headers(url), patience)
+    look = _Look(url, transport, headers(url), key_variable, patience)
     status, body = await look.get("/v1/models")
     only_posts = status in (405, 501)  # to any GET, it seems: then that says nothing about a path
     if status == 200 and isinstance(body, dict) and isinstance(body.get("data"), list):
@@ -116,7 +117,12 @@ async def probe(
         return Server(url, refused, ())
     if url.endswith("/api"):  # as people write KoboldCpp's address
         return await probe(
-            url.removesuffix("/api"), dialect=dialect, transport=transport, headers=headers, patience=patience
+            url.removesuffix("/api"),
+            dialect=dialect,
+            transport=transport,
+            headers=headers,
+            key_variable=key_variable,
+            patience=patience,
         )
     raise ConfigError(look.nobody_known(await look.front_page()))
 
@@ -177,8 +183,16 @@ def _called(name: str, answer: dict[str, Any]) -> str:
 class _Look:
     """Asks, and remembers what came in case that none of it is known."""
 
-    def __init__(self, url: str, transport: httpx.AsyncBaseTransport, headers: httpx.Headers, patience: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        transport: httpx.AsyncBaseTransport,
+        headers: httpx.Headers,
+        key_variable: str,
+        patience: float,
+    ) -> None:
         self._url, self._transport, self._headers, self._patience = url, transport, headers, patience
+        self._key_variable = key_variable
         self._seen: set[int] = set()  # statuses, 0 for no HTTP
         self._busy = ""
         self._text = ""
@@ -196,6 +210,8 @@ class _Look:
                 "--api; the API then has a port of its own, usually 5000."
             )
         moved = any(300 <= status < 400 for status in self._seen)
+        if 400 in self._seen and "https" in self._text.lower():
+            return f"{self.shown}: it wants to be asked by https://, it says."
         title = re.search(r"<title[^>]*>([^<]{1,80})", page, re.IGNORECASE)
         return (
             f"{self.shown}: something answers"
@@ -258,9 +274,11 @@ class _Look:
         status = response.status_code
         self._seen.add(status)
         if status in (401, 403):
-            raise ConfigError(
-                f"{self.shown}: the server wants a key ({status}). Set LLM_API_KEY (or what `key` of its target names) to it."
+            where = (
+                f"The environment variable {self._key_variable}" if self._key_variable else "`key` of a [targets.NAME]"
             )
+            found = "another key than it was sent" if "Authorization" in self._headers else "a key"
+            raise ConfigError(f"{self.shown}: the server wants {found} ({status}). {where} says which.")
         self._text = body[:20_000].decode("utf-8", "replace")
         try:
             answer = json.loads(body)

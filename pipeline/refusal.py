@@ -27,7 +27,7 @@ def overflow_in(address: str, status: int, said: str) -> TooLong | None:
 
 def _shorten(over: int | None) -> str:
     by = f"by {over} tokens " if over else ""
-    return f"The prompt is too long {by}for the model's context: shorten it."
+    return f"The prompt is too long {by}for the model's context: shorten it, or give the model more (--ctx-size, n_ctx ...)."
 
 
 def refused_by(address: str, status: int, body: str, headers: httpx.Headers) -> Refused:

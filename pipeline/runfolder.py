@@ -67,6 +67,7 @@ class RunFolder:
             strange = [name for name in there if name not in ("inputs", "journal") and not name.startswith(".")]
             if strange and not self.manifest_path.exists():
                 raise ConfigError(f"{self.path}: holds other things and no run.json. Take an empty folder for --out.")
+            new = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
@@ -90,7 +91,8 @@ class RunFolder:
             if not self.manifest_path.exists():  # nothing came of it: leave nothing behind
                 with contextlib.suppress(OSError):
                     (self.path / ".lock").unlink(missing_ok=True)
-                    self.path.rmdir()
+                    for folder in new or [self.path]:
+                        folder.rmdir()
 
     def _holder(self) -> str:
         try:

@@ -18,12 +18,15 @@ from pipeline.dialects import DIALECTS, Dialect, dialect_named
 from pipeline.embedded import CONTEXT, EmbeddedServer, slots
 from pipeline.errors import ConfigError
 from pipeline.headers import request_headers
+from pipeline.hints import meant
 from pipeline.interrupt import ending_at_once
 from pipeline.models import Model, demo_model, local_model, with_adapter
 from pipeline.probe import Server, probe
 from pipeline.rate import RateLimit
 
 Say = Callable[[str], None]
+
+_PATIENCE = 10.0  # seconds for a look at a server: it may be busy with somebody else's reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,8 @@ async def find_target(config: RunConfig, say: Say) -> Target:
     if config.lora:
         raise ConfigError("--lora is for the embedded server; give the adapter to your own server when you start it.")
     api_key = os.environ.get(config.key_variable)
+    if config.key_variable != "LLM_API_KEY" and config.key_variable and not api_key:
+        say(f"{config.shown_server()}: its key is to be in {config.key_variable}, which is not set; asking without one")
     headers = dict(config.headers) if config.headers else None
     transport = default_transport(insecure=config.insecure)
     try:
@@ -88,6 +93,8 @@ async def find_target(config: RunConfig, say: Say) -> Target:
                 dialect=config.dialect,
                 transport=transport,
                 headers=lambda url: request_headers(url, api_key, headers),
+                key_variable=config.key_variable,
+                patience=min(_PATIENCE, config.timeout),
             )
     finally:
         await transport.aclose()
@@ -99,6 +106,11 @@ async def find_target(config: RunConfig, say: Say) -> Target:
         )
     if model_name is None and found.models:
         model_name = found.models[0]
+    elif found.models and model_name not in found.models:
+        say(
+            f"{config.shown_server()}: there is no {model_name!r} in its list, but {', '.join(found.models[:10])}; "
+            f"asking for it all the same.{meant(str(model_name), found.models)}"
+        )
     said = [found.product, found.dialect, f"model {model_name}" if model_name else "model unnamed"]
     said += [f"{found.context} tokens of context"] if found.context else []
     say(f"{config.shown_server()}: " + ", ".join(filter(None, said)))

@@ -97,7 +97,7 @@ def test_a_check_fails_when_anything_is_bad(people):
 
 
 def test_a_persona_is_shown_as_the_prompt_sees_it(people):
-    shown = run("show", people, "oda", "--player", "Ann", "--line", "{{ 7*7 }}").output
+    shown = run("show", people, "oda", "--player-name", "Ann", "--line", "{{ 7*7 }}").output
     assert "You are Odalys. Oda keeps the bees of the abbey. Oda trusts no Ann." in shown
     assert shown.endswith("[user]\n{{ 7*7 }}\n")
     card = json.loads(run("show", people, "oda", "--template", "npc/card", "--json").output)

@@ -45,6 +45,11 @@ def read_arm(source: str, columns: Columns) -> Arm:
         arm = _inspect(source, _samples_of_zip(path), columns)
     elif path.suffix == ".json" and (samples := _samples_of_json(path)) is not None:
         arm = _inspect(source, samples, columns)
+    elif not path.is_file() and columns.item is None:
+        raise ConfigError(
+            f"{source}: no run there (no run.json), and no file with scores. Of a folder of tables, or one on the hub, "
+            "--item COL and --score COL say what is what."
+        )
     else:
         arm = _rows(source, columns)
     if missing := [name for name in columns.scores if name not in arm.scores]:

@@ -70,10 +70,15 @@ def read_rows(source: str, kind: str, required: Required) -> Iterator[Found]:
                     if len(files) == 1 or kind != "personas" or not _meant_as_one(file):
                         raise
                     yield Found(str(file), problem=str(exc).removeprefix(str(file)).lstrip(": "))
+        elif not any(_meant(inside) and inside.is_file() for inside in path.rglob("*")):
+            raise ConfigError(f"{source}: an empty folder. There can be {_kinds(kind)} in it.")
         else:
             yield from _dataset(str(path.resolve()), source, required)
     elif _HUB_ID.fullmatch(source) and not path.parent.exists() and path.suffix.lower() not in (*_READERS, *ENDINGS):
-        yield from _dataset(source, source, required)
+        try:
+            yield from _dataset(source, source, required)
+        except ConfigError as exc:
+            raise ConfigError(f"{source}: no such file or folder here; taken for a dataset on the hub: {exc}") from exc
     else:
         raise ConfigError(
             f"{source}: no such file or folder. It can be {_kinds(kind)}, a folder of them, or a hub id OWNER/NAME."
