@@ -228,7 +228,7 @@ MISTAKES = [
     (["generate", "--server", "gopher://x"], "looks like http://"),
     (["generate", "--personas", "nowhere.yaml"], r"no such file"),
     (["generate", "--template", "npc/defualt"], "npc/default"),
-    (["generate", "--prompts", "nowhere"], "no such folder of prompts"),
+    (["generate", "--prompts", "nowhere"], "no such folder: --prompts"),
     (["generate", "--model-path", "nowhere.gguf"], "--model-path"),
     (["generate", "--samples", "0"], "--samples"),
     (["generate", "--per-persona", "some"], "--per-persona"),
