@@ -230,7 +230,7 @@ def main() -> None:
         click.echo(f"Error: {printable(str(exc))}", err=True)
         code = 3 if isinstance(exc, RunStopped) else 2
     except BrokenPipeError:  # whoever read our output has had enough of it
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 -- for the interpreter's own last flush
+        sys.stdout = open(os.devnull, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 -- for the interpreter's own last flush
         code = 3
     except OSError as exc:
         where = f"{exc.filename}: " if exc.filename else ""

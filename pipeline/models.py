@@ -188,6 +188,6 @@ def _remembered_hash(path: Path) -> str:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
             memory.parent.mkdir(parents=True, exist_ok=True)
             aside = memory.with_suffix(f".{os.getpid()}")
-            aside.write_text(json.dumps(known), "utf-8")
+            aside.write_text(json.dumps(known), "utf-8", newline="\n")
             os.replace(aside, memory)
     return known[key]

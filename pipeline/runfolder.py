@@ -82,7 +82,7 @@ class RunFolder:
         holder = self.path / ".holder"
         try:
             with contextlib.suppress(OSError):
-                holder.write_text(f"process {os.getpid()} on {platform.node()}, since {now()},", "utf-8")
+                holder.write_text(f"process {os.getpid()} on {platform.node()}, since {now()},", "utf-8", newline="\n")
             yield
         finally:
             with contextlib.suppress(OSError):

@@ -129,7 +129,7 @@ def test_what_is_wrong_with_the_second_arm_is_found_before_the_first_is_asked(tm
 @pytest.mark.parametrize(
     "arm, said",
     [
-        ("a:temperature=hot", "temperature: 'hot' is not a valid float"),
+        ("a:temperature=hot", "temperature: 'hot' is not a valid number"),
         ("a:temprature=1", "KEY can be: server"),
         ("a:out=/tmp", "KEY can be: server"),
         ("../a:temperature=1", "NAME:KEY=VALUE"),

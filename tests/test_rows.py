@@ -251,7 +251,7 @@ def test_a_damaged_file_within_a_dataset_is_refused(tmp_path):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"cannot be loaded as a dataset: .*It can be .*yaml"):
+    with pytest.raises(ConfigError, match=r"an empty folder. There can be .*yaml"):
         read(tmp_path)
 
 
