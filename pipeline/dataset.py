@@ -153,8 +153,8 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     _tell(made, candidates, criteria, tokens)
     made_by = {TRAINING_PROMPT: training.name, **criteria.plain()}
     made.changes = changes(before, candidates, made_by)
-    criteria = yaml.safe_dump(made_by, sort_keys=False, allow_unicode=True)
-    (aside / "curation.yaml").write_text(criteria, "utf-8", newline="\n")
+    plain = yaml.safe_dump(made_by, sort_keys=False, allow_unicode=True)
+    (aside / "curation.yaml").write_text(plain, "utf-8", newline="\n")
     write_card(aside, produced, made.summary(), made.words)
     replace_folder(folder.dataset, aside)
     return made
