@@ -107,7 +107,7 @@ class Silent:
         pass
 
     def end(self) -> None:
-        pass
+        self._asking = False
 
 
 class Plain(Silent):

@@ -52,7 +52,9 @@ def _funnel(summary: dict[str, Any]) -> list[str]:
     lines = []
     for name, count in summary["dropped"].items():
         line = f"  dropped {count:5d}  {name:17} e.g. "
-        lines.append(line + _fitting(summary["examples"].get(name, ""), shutil.get_terminal_size().columns - len(line)))
+        lines.append(
+            line + _fitting(summary["examples"].get(name, ""), shutil.get_terminal_size((160, 24)).columns - len(line))
+        )
     return lines
 
 

@@ -1,5 +1,7 @@
 """What one test has settled must not hold for the next."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
@@ -7,6 +9,11 @@ from pipeline.scorers.lexicon import settle_folder
 
 settings.register_profile("busy", deadline=None)  # a machine that does other things as well is no failure
 settings.load_profile("busy")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def a_terminal_of_one_width():
+    os.environ["COLUMNS"] = "160"  # else what is printed depends on where the tests run
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """A comparison in words: one plain sentence first, then the figures."""
 
 import math
+import shutil
 from typing import Any
 
 from pipeline.progress import printable
@@ -8,6 +9,7 @@ from pipeline.progress import printable
 _NAMED = 3  # scorers in a sentence
 _EXPLORED = 12  # looks that are listed
 _WIDE = 100  # characters of a text that are shown
+_FULL = 120  # columns of a terminal that has room for all of the table
 
 
 def compared(summary: dict[str, Any]) -> str:
@@ -128,33 +130,39 @@ def _fallen_out(summary: dict[str, Any]) -> str:
 
 
 def _scores(summary: dict[str, Any]) -> list[str]:
-    what = summary["cluster"].split(" ")[0] or "clusters"
-    wide = max(len("score"), *(len(_line(name)) for name in summary["scores"]))
-    lines = [
-        f"{'score':{wide}} {'A (SE)':>14} {'B (SE)':>14}  {'B - A (95 %)':28} {'p':>7} {'unseen under':>13} {'items':>6} "
-        f"{what:>9}  verdict"
-    ]
+    """A table as wide as the terminal has room for: the standard errors and the counts are what a narrow one goes without."""
+    full = shutil.get_terminal_size((_FULL, 24)).columns >= _FULL
+    name_wide = max(len("score"), *(len(_line(name)) for name in summary["scores"]))
+    difference_wide = max(len("B - A (95 %)"), *(len(difference(score)) for score in summary["scores"].values()))
+    mean_wide = 14 if full else 6
+    clusters = summary["cluster"].split(" ")[0] or "clusters"
+
+    def row(name: str, a: str, b: str, change: str, p: str, unseen: str, counts: tuple[str, str], verdict: str) -> str:
+        cells = f"{name:{name_wide}} {a:>{mean_wide}} {b:>{mean_wide}}  {change:{difference_wide}} {p:>6} {unseen:>10}"
+        return f"{cells} {counts[0]:>6} {counts[1]:>9}  {verdict}" if full else f"{cells}  {verdict}"
+
+    means = ("A (SE)", "B (SE)") if full else ("A", "B")
+    lines = [row("score", *means, "B - A (95 %)", "p", "unseen <", ("items", clusters), "verdict")]
     for name, score in summary["scores"].items():
         found = score["difference"]
         p = "-" if score["p_holm"] is None else "<0.001" if score["p_holm"] < 0.001 else f"{score['p_holm']:.3f}"
         least = "-" if found["detectable"] is None else figure(score, found["detectable"])
         less = " (less is better)" if score["less_is_better"] else ""
         less += " (selected on)" if score["selected_on"] else ""
-        lines.append(
-            f"{_line(name):{wide}} {_mean(score['a']):>14} {_mean(score['b']):>14}  {difference(score):28} {p:>7} {least:>13} "
-            f"{found['n']:6d} {found['clusters']:9d}  {score['verdict']}{less}"
-        )
-    lines.append(
-        f"p: two-sided, Holm over the {summary['family']} scores that could tell; unseen under: what is found in 80 % of such "
-        "comparisons."
-    )
+        a, b = (_mean(score[arm], error=full) for arm in ("a", "b"))
+        counts = (str(found["n"]), str(found["clusters"]))
+        lines.append(row(_line(name), a, b, difference(score), p, least, counts, score["verdict"] + less))
+    lines += [
+        f"p: two-sided, Holm over the {summary['family']} scores that could tell.",
+        "unseen: what is less than that is not found in 80 % of such comparisons.",
+    ]
     if any(score["selected_on"] for score in summary["scores"].values()):
         lines.append("selected on: chose what a model was trained on, and is no ground for the verdict.")
     return lines
 
 
-def _mean(found: dict[str, Any]) -> str:
-    return f"{found['value']:.3f}" + (f" ({found['se']:.3f})" if found["se"] is not None else "")
+def _mean(found: dict[str, Any], *, error: bool) -> str:
+    return f"{found['value']:.3f}" + (f" ({found['se']:.3f})" if error and found["se"] is not None else "")
 
 
 def _explored(explored: dict[str, Any]) -> list[str]:
