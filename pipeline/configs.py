@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -56,14 +57,17 @@ class Rows:
     `several`: their conversations may have several turns, and want to be put together again.
     """
 
-    def __init__(self, *, model: str, training: TrainingPrompt, several: bool = False) -> None:
+    def __init__(
+        self, *, model: str, training: TrainingPrompt, several: bool = False, scorers: Iterable[str] = ()
+    ) -> None:
         self._model, self._training = model, training
         self._rows: list[tuple[Any, ...]] = []
         self.side = pa.string() if training.is_text else _MESSAGES
         # A text does not say which of its words are the player's, who is not to be learned from.
         self.several = several and not training.is_text
         more = [("said", _MESSAGES)] if self.several else []
-        self.schema = pa.schema([("prompt", self.side), ("completion", self.side), *_PROVENANCE, *more])
+        self._said = pa.schema([("prompt", self.side), ("completion", self.side), *_PROVENANCE, *more])
+        self.schema = pa.schema([*self._said, *((f"score_{name}", pa.float64()) for name in scorers)])
 
     def add(self, turn: Turn, prompt: Side) -> None:
         item, request = turn.item, turn.request
@@ -77,10 +81,10 @@ class Rows:
             )
         )
 
-    def batch(self) -> pa.RecordBatch:
-        """What was added since the last one."""
-        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(self.schema)
-        arrays = [column(values, field.type) for values, field in zip(columns, self.schema, strict=True)]
+    def batch(self, scores: npt.NDArray[np.float64]) -> pa.RecordBatch:
+        """What was added since the last one. `scores` has a row for each, and a column for each scorer (NaN: not applicable)."""
+        columns = zip(*self._rows, strict=True) if self._rows else ((),) * len(self._said)
+        arrays = [column(values, field.type) for values, field in zip((*columns, *scores.T), self.schema, strict=True)]
         self._rows = []
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
@@ -111,10 +115,9 @@ class Waiting:
         scores: Mapping[str, Values],
         pairs: Iterable[Pair],
     ) -> Counts:
-        """All configs, under `folder`; returns the rows by config and split. `scores` by name (NaN: not applicable)."""
-        chosen: defaultdict[int, list[Pair]] = defaultdict(list)  # by batch
-        for pair in pairs:
-            chosen[pair.chosen // _BATCH].append(pair)
+        """All configs, under `folder`; returns the rows by config and split. `scores` by name (NaN: not applicable) are those that
+        a row has not yet; `pairs` come in the order of the rows."""
+        waiting = _Until(pairs)
         split_of = np.array([SPLITS.index(split) for split in candidates.splits], np.int8)
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         with ExitStack() as stack:
@@ -156,7 +159,7 @@ class Waiting:
                 split = split_of[places.start : places.stop]
                 put("rejected", "train", _rejected(_chosen(batch, ~kept), [drop for drop in drops if drop is not None]))
                 labelled = _labelled(batch, kept)
-                pairs_here = self._pairs(batch, chosen.pop(number, []), candidates, places.start)
+                pairs_here = self._pairs(batch, waiting.take(places.stop), candidates, places.start)
                 paired = np.array([split_of[pair.chosen] for pair in pairs_here[1]], np.int8)
                 for index, name in enumerate(SPLITS):
                     put("sft", name, _chosen(batch, kept & (split == index)))
@@ -192,6 +195,22 @@ class Waiting:
             "rejected_item_id": (pa.string(), [pair.of or None for pair in pairs]),
         }
         return _with(rows, extra, at=2), pairs
+
+
+class _Until:
+    """The pairs, batch by batch: nobody holds them all."""
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        self._rest = iter(pairs)
+        self._next = next(self._rest, None)
+
+    def take(self, end: int) -> list[Pair]:
+        """Those that are left with something chosen before `end`."""
+        found = []
+        while self._next is not None and self._next.chosen < end:
+            found.append(self._next)
+            self._next = next(self._rest, None)
+        return found
 
 
 class _Conversations:

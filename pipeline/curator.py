@@ -9,22 +9,27 @@ where only so many may stay, the best do: by the product of their scores, and am
 A conversation counts up to its first flaw: what an NPC says after it answers for what it should not have said.
 """
 
+import json
 import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.criteria import AFTER_FLAW, DUPLICATE, LIMITS, Bounds, Criteria
-from pipeline.dedup import NearDuplicates
+from pipeline.dedup import near_duplicates
 from pipeline.plan import CONTRAST
 from pipeline.records import Score, reply_id
 from pipeline.scored import Batch
 from pipeline.splits import TRAIN
+from pipeline.texts import Few, Scattered, Texts
+
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +39,26 @@ class Drop:
     evidence: str
 
 
-class Texts(Sequence[str]):
-    """Many short texts as one long one: an object for each would take as much memory again."""
+class Drops(Mapping[int, Drop]):
+    """What was dropped, by place."""
 
-    def __init__(self) -> None:
-        self._bytes, self._ends = bytearray(), array("q", [0])
+    def __init__(self, folder: Path | None = None) -> None:
+        self._written = Scattered(folder)
 
-    def append(self, text: str) -> None:
-        self._bytes += text.encode("utf-8", "surrogatepass")
-        self._ends.append(len(self._bytes))
+    def __setitem__(self, place: int, drop: Drop) -> None:
+        self._written[place] = json.dumps([drop.filter, drop.reason, drop.evidence])
+
+    def __getitem__(self, place: int) -> Drop:
+        return Drop(*json.loads(self._written[place]))
+
+    def __contains__(self, place: object) -> bool:
+        return place in self._written
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._written)
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._bytes[self._ends[place] : self._ends[place + 1]].decode("utf-8", "surrogatepass")
+        return len(self._written)
 
 
 @dataclass(slots=True)
@@ -58,53 +68,80 @@ class Candidates:
 
     item_ids: Sequence[str]  # of replies: see `records.reply_id`
     texts: Sequence[str]
-    personas: list[str]
-    scenarios: list[str]
-    splits: list[str]
+    personas: Sequence[str]
+    scenarios: Sequence[str]
+    splits: Sequence[str]
     prompts: "array[int]"
     turns: "array[int]"
     quality: "array[float]"
-    drops: dict[int, Drop]  # by place
+    drops: Mapping[int, Drop]  # by place
     scorers: frozenset[str]  # names of filters that judge a reply by itself, and not by what else is there
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.prompts)
 
     def siblings(self) -> Iterator[Sequence[int]]:
         """The places of the replies to each prompt, which is that of the first turns of conversations between the same two."""
         order = np.argsort(np.frombuffer(self.prompts, np.int64), kind="stable") if self.prompts else np.empty(0, int)
         numbers = np.asarray(self.prompts, np.int64)[order]
-        for places in np.split(order, np.flatnonzero(np.diff(numbers)) + 1):
-            if len(places):
-                yield places.tolist()
+        first = 0
+        for last in (*(np.flatnonzero(np.diff(numbers)) + 1), len(order)):
+            if first < last:
+                yield order[first:last].tolist()
+            first = last
 
-    def ranked(self) -> list[int]:
-        """The places of what is kept so far, the best first."""
-        kept = (place for place in range(len(self)) if place not in self.drops)
-        return sorted(kept, key=lambda place: (-self.quality[place], self.item_ids[place]))
+    def kept(self) -> "array[int]":
+        """The places of what is kept so far."""
+        return array("q", (place for place in range(len(self)) if place not in self.drops))
+
+    def ranked(self) -> Places:
+        """The same, the best first."""
+        kept = np.array(self.kept(), np.int64)
+        longest = max(map(len, self.item_ids), default=1)
+        ids = np.fromiter((item_id.encode() for item_id in self.item_ids), f"S{longest}", len(self))
+        return kept[np.lexsort((ids[kept], -np.array(self.quality)[kept]))]
+
+
+class _Ranked(Sequence[tuple[str, str, int]]):
+    """Text, persona and prompt of candidates, in an order of their own."""
+
+    def __init__(self, candidates: Candidates, order: Places) -> None:
+        self._candidates, self._order = candidates, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, number: Any) -> Any:
+        found, place = self._candidates, self._order[number]
+        return found.texts[place], found.personas[place], found.prompts[place]
 
 
 class Curator:
     """Takes the replies batch by batch, with their scores, and decides when it has all."""
 
-    def __init__(self, criteria: Criteria) -> None:
+    def __init__(self, criteria: Criteria, folder: Path | None = None) -> None:
+        """What has to wait for the last reply waits in files in `folder`."""
         self._criteria = criteria
         self._pair: tuple[str, str] | None = None  # persona and scenario
         self._first = 0  # the prompt that their conversations begin with
         self._prompts = 0  # how many there are
-        self._ids, self._texts = Texts(), Texts()
+        self._ids, self._texts = Texts(folder), Texts(folder)
+        self._personas, self._scenarios, self._splits = Texts(folder), Texts(folder), Few()
+        self._drops = Drops(folder)
         self.candidates = Candidates(
-            self._ids, self._texts, [], [], [], array("q"), array("q"), array("d"), {}, frozenset(criteria.filters)
+            *(self._ids, self._texts, self._personas, self._scenarios, self._splits),
+            *(array("q"), array("q"), array("d"), self._drops, frozenset(criteria.filters)),
         )
-        self.contrast: dict[int, str] = {}  # what was said without the persona, by prompt
-        self.values: dict[str, array[float]] = {}  # by scorer; NaN: not applicable
+        self.contrast = Scattered(folder)  # what was said without the persona, by prompt
+        self.late: dict[str, array[float]] = {}  # by scorer that needed the whole run; NaN: not applicable
 
-    def take(self, batch: Batch, splits: Iterable[str], unfit: Mapping[int, Drop]) -> None:
+    def take(self, batch: Batch, splits: Sequence[str], unfit: Mapping[int, Drop]) -> None:
         """`splits` of those that have scores; `unfit` are, by their number among them, dropped for a reason that goes before
         any score."""
         found, first = self.candidates, len(self._texts)
-        found.drops.update({first + number: drop for number, drop in unfit.items()})
-        found.splits.extend(splits)
+        for number, drop in unfit.items():
+            self._drops[first + number] = drop
+        self._splits.extend(splits)
         scored = set(batch.scored.tolist())
         rows = (
             batch.replies.column(name).to_pylist()
@@ -117,18 +154,15 @@ class Curator:
                 if same and arm == CONTRAST and reply is not None and reply.strip():
                     self.contrast[self._first] = reply
                 continue
-            if same:
-                # Equal texts side by side in memory are one: there are as many ids as replies otherwise.
-                persona, scenario = found.personas[-1], found.scenarios[-1]
-            else:
+            if not same:
                 self._pair, self._first = (persona, scenario), self._new_prompt()
             # Later in a conversation everybody has a history of its own, and no siblings.
             found.prompts.append(self._new_prompt() if turn else self._first)
             found.turns.append(turn)
             self._ids.append(reply_id(item_id, turn))
             self._texts.append(reply)
-            found.personas.append(persona)
-            found.scenarios.append(scenario)
+            self._personas.append(persona)
+            self._scenarios.append(scenario)
         self._judge_all(first, batch)
 
     def _new_prompt(self) -> int:
@@ -137,11 +171,12 @@ class Curator:
 
     def _judge_all(self, first: int, batch: Batch) -> None:
         """By the scorers' bounds, in their order."""
-        drops, names, values = self.candidates.drops, batch.scorers, batch.values
-        failed = np.zeros(values.shape, bool)
+        drops, names, values = self._drops, batch.scorers, batch.values
+        failed, quality = np.zeros(values.shape, bool), np.ones(len(values))
         for at, name in enumerate(names):
-            self.values.setdefault(name, array("d")).extend(values[:, at].tolist())
             failed[:, at] = _fails(self._criteria.filters[name], values[:, at])
+            quality *= self._goodness(name, values[:, at])
+        self.candidates.quality.extend(quality.tolist())
         for row in np.flatnonzero(failed.any(axis=1)).tolist():
             if first + row not in drops:
                 at = int(failed[row].argmax())
@@ -154,16 +189,18 @@ class Curator:
         for place, scores in enumerate(of_run):
             self._judge(place, scores)
         self._drop_after_flaws()
-        found.quality.extend(self._quality())
+        quality = np.frombuffer(found.quality)  # of which these are the last factors
+        for name, values in self.late.items():
+            quality *= self._goodness(name, np.frombuffer(values))
         self._drop_duplicates()
         self._drop_beyond_limits()
         return found
 
     def _judge(self, place: int, scores: dict[str, Score]) -> None:
-        drops = self.candidates.drops
+        drops = self._drops
         for name, score in scores.items():
             value = score.value
-            self.values.setdefault(name, array("d")).append(math.nan if value is None else value)
+            self.late.setdefault(name, array("d")).append(math.nan if value is None else value)
             if value is not None and place not in drops and not self._criteria.filters[name].passes(value):
                 drops[place] = self._drop(name, score)
 
@@ -171,37 +208,33 @@ class Curator:
         assert score.value is not None
         return Drop(name, score.reason or _reason(score.value, self._criteria.filters[name]), score.evidence)
 
-    def _quality(self) -> Iterable[float]:
-        """The product of the scores that apply, as if each said how likely that side of the reply is good."""
-        product = np.ones(len(self.candidates))
-        for name, values in self.values.items():
-            product *= np.nan_to_num(self._criteria.filters[name].goodness(np.frombuffer(values)), nan=1.0)
-        quality: list[float] = product.tolist()
-        return quality
+    def _goodness(self, name: str, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """A reply's quality is the product of those that apply, as if each said how likely that side of the reply is good."""
+        return np.nan_to_num(self._criteria.filters[name].goodness(values), nan=1.0)
 
     def _drop_after_flaws(self) -> None:
-        found = self.candidates
         flaw: Drop | None = None
-        for place, turn in enumerate(found.turns):
-            flaw = found.drops.get(place, flaw if turn else None)
-            if flaw is not None and place not in found.drops:
+        for place, turn in enumerate(self.candidates.turns):
+            flaw = self._drops.get(place, flaw if turn else None)
+            if flaw is not None and place not in self._drops:
                 why = f"an earlier reply of this conversation was dropped by {flaw.filter}"
-                found.drops[place] = Drop(AFTER_FLAW, why, flaw.evidence)
+                self._drops[place] = Drop(AFTER_FLAW, why, flaw.evidence)
 
     def _drop_duplicates(self) -> None:
         found, least = self.candidates, self._criteria.duplicates
-        near = NearDuplicates(prompt=least.prompt, persona=least.persona, anyone=least.anyone, short=least.words)
         # What is held out for testing comes first: it stays, and what is nearly the same leaves the training split.
-        order = sorted(found.ranked(), key=lambda place: found.splits[place] == TRAIN)
-        said = ((found.texts[place], found.personas[place], str(found.prompts[place])) for place in order)
-        for place, match in zip(order, near.admit_all(said), strict=True):
+        order = found.ranked()
+        order = order[np.argsort([found.splits[place] == TRAIN for place in order.tolist()], kind="stable")]
+        said = _Ranked(found, order)
+        near = near_duplicates(said, prompt=least.prompt, persona=least.persona, anyone=least.anyone, short=least.words)
+        for place, match in zip(order.tolist(), near, strict=True):
             if match is None:
                 continue
             other = order[match.number]
             who = "this persona" if found.personas[place] == found.personas[other] else found.personas[other]
             where = "" if found.splits[place] == found.splits[other] else f", in {found.splits[other]}"
             how = "the same" if match.similarity == 1 else f"nearly the same ({match.similarity:.2f})"
-            found.drops[place] = Drop(DUPLICATE, f"{who} says {how}{where}", found.item_ids[other])
+            self._drops[place] = Drop(DUPLICATE, f"{who} says {how}{where}", found.item_ids[other])
 
     def _drop_beyond_limits(self) -> None:
         found, selection = self.candidates, self._criteria.selection
@@ -215,10 +248,10 @@ class Curator:
             if most is None:
                 continue
             taken: Counter[Any] = Counter()
-            for place in found.ranked():
+            for place in found.ranked().tolist():
                 group = groups[name][place]
                 if taken[group] >= most:
-                    found.drops[place] = Drop(name, f"only the best {most} stay", f"quality {found.quality[place]:.3f}")
+                    self._drops[place] = Drop(name, f"only the best {most} stay", f"quality {found.quality[place]:.3f}")
                 taken[group] += 1
 
 

@@ -11,6 +11,7 @@ Nothing in these tables depends on when or how fast a reply came: the same answe
 import shutil
 from array import array
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ from pipeline.curator import Candidates, Curator, Drop
 from pipeline.diversity import Diversity, diversity
 from pipeline.judging import Judged, judged, rows_of
 from pipeline.latency import quantile
-from pipeline.pairs import pairs
+from pipeline.pairs import Pair, pairs
 from pipeline.personas.load import read_personas
 from pipeline.plan import CONTRAST
 from pipeline.prepare import Seen
@@ -127,8 +128,8 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     panel = criteria.panel(lambda: read_personas(produced.plan.personas))
-    curator, tokens, counted_by = Curator(criteria), array("q"), set[str]()
-    rows = rows_of(produced, training)
+    curator, tokens, counted_by = Curator(criteria, folder.path), array("q"), set[str]()
+    rows = rows_of(produced, panel, training)
     with Scored(produced, panel, made.load) as scored, Waiting(aside, rows, training) as waiting:
         seen = Seen()
         for found in judged(produced, panel, rows, training, split):
@@ -145,9 +146,8 @@ def making_dataset(produced: Produced) -> Steps[Made]:
                 seen = seen.next(criteria.passes(found) if found else None)
             yield seen
         candidates = curator.decide(scored.of_run())
-    paired = list(pairs(candidates, curator.contrast, criteria.preference))
-    made.configs = waiting.write(aside, candidates, curator.values, paired)
-    made.pairs = dict(Counter(pair.kind for pair in paired))
+    paired = pairs(candidates, curator.contrast, criteria.preference)
+    made.configs = waiting.write(aside, candidates, curator.late, _counted(paired, made.pairs))
     made.limits = produced.limits
     made.tokens_by = " and ".join(sorted(counted_by))
     _tell(made, candidates, criteria, tokens)
@@ -158,6 +158,12 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     write_card(aside, produced, made.summary(), made.words)
     replace_folder(folder.dataset, aside)
     return made
+
+
+def _counted(paired: Iterable[Pair], counts: dict[str, int]) -> Iterator[Pair]:
+    for pair in paired:
+        counts[pair.kind] = counts.get(pair.kind, 0) + 1
+        yield pair
 
 
 def _count(made: Made, replies: pa.RecordBatch) -> None:
@@ -182,20 +188,24 @@ def _tell(made: Made, candidates: Candidates, criteria: Criteria, tokens: "array
     order = (UNTRAINABLE, *criteria.filters, AFTER_FLAW, DUPLICATE, *LIMITS)
     dropped = Counter(drop.filter for drop in candidates.drops.values())
     made.dropped = {name: dropped[name] for name in order}
-    for place, drop in sorted(candidates.drops.items()):
+    for place, drop in candidates.drops.items():
         if drop.filter not in made.examples:
             made.examples[drop.filter] = _example(candidates, place, drop)
-    kept = [place for place in range(len(candidates)) if place not in candidates.drops]
+    kept = candidates.kept()
     made.kept = len(kept)
     made.words.extend(len(candidates.texts[place].split()) for place in kept)
     made.tokens_a_row.extend(tokens[place] for place in kept)
-    made.diversity = diversity((candidates.item_ids[place], candidates.texts[place]) for place in kept)
-    personas: dict[str, list[tuple[str, str]]] = {}
+    personas: dict[str, array[int]] = {}
     for place in kept:
-        if len(personas) < _PERSONAS or candidates.personas[place] in personas:
-            texts = personas.setdefault(candidates.personas[place], [])
-            texts.append((candidates.item_ids[place], candidates.texts[place]))
-    made.by_persona = {persona: diversity(texts) for persona, texts in personas.items()}
+        persona = candidates.personas[place]
+        if len(personas) < _PERSONAS or persona in personas:
+            personas.setdefault(persona, array("q")).append(place)
+
+    def varied(places: Iterable[int]) -> Diversity:
+        return diversity((candidates.item_ids[place], candidates.texts[place]) for place in places)
+
+    made.diversity = varied(kept)
+    made.by_persona = {persona: varied(places) for persona, places in personas.items()}
     empty = [name for name in SPLITS if name not in made.configs.get("sft", {})]
     if made.kept and empty:
         made.notes.append(f"no rows for {' and '.join(empty)}: left out")

@@ -24,7 +24,7 @@ the hashes decide what is found, never what is called alike.
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b, shake_128
@@ -37,8 +37,6 @@ import numpy.typing as npt
 
 Scope = Literal["prompt", "persona", "anyone"]
 Shingles = frozenset[str | tuple[str, str]]
-Equal = str | tuple[str, str]  # what the words are spelled like; with the persona, where they count for it only
-Hashes = npt.NDArray[np.uint64]
 
 ROWS = 4  # hashes in a band: at a similarity of 0.1, one text in 10,000 is a candidate in vain, in each band
 MISSED = 0.01  # of the pairs that are just alike enough, this share has no band in common
@@ -48,16 +46,23 @@ COMPARED = 8  # candidates of the own persona that are compared, and as many of 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The text that stayed, by its number in the order of `admit`, from 0; how alike, 0 to 1; and what the two share."""
+    """The text that stayed, by its number from 0; how alike, 0 to 1; and what the two share."""
 
     number: int
     similarity: float
     scope: Scope
 
 
-class NearDuplicates:
-    """Takes texts one after another, the best first. One that is like an earlier one that stayed is its duplicate; else it
-    stays.
+def near_duplicates(
+    said: Sequence[tuple[str, str, Hashable]],
+    *,
+    prompt: float = 0.7,
+    persona: float = 0.7,
+    anyone: float = 0.8,
+    short: int = 6,
+) -> Iterator[Match | None]:
+    """What each text is a duplicate of; None: it stays. `said` has (text, persona, prompt), the best first; a prompt is of one
+    persona. A text that is like an earlier one that stayed is its duplicate.
 
     How alike, depends on what two texts share: the prompt, the persona, or nothing. Under `short` words only the same persona
     counts, as any two may say "Aye."; in scripts without blanks a character is half a word.
@@ -65,88 +70,81 @@ class NearDuplicates:
     Equal words are always found. Of what is otherwise alike, 99 in 100 are found at the least similarity that counts, and
     more above. What one text may cost is bounded, whatever came before: a bucket that is full takes no more, and only the
     candidates with most bands in common are compared. So where very many of the texts that stayed have half of their
-    shingles in common, some duplicates are overlooked (1 in 80 among 10,000 variants of 100 lines); nothing is ever taken
+    shingles in common, some duplicates are overlooked (1 in 100 among 10,000 variants of 100 lines); nothing is ever taken
     for one that is not.
 
-    The same texts in the same order have the same duplicates on any machine.
+    The same texts in the same order have the same duplicates on any machine. In memory, a text takes 17 keys of 4 bytes
+    (at the similarities that are given here), and as much again at most.
     """
+    least: dict[Scope, float] = {"prompt": prompt, "persona": persona, "anyone": anyone}
+    if not all(0.5 <= one <= 1 for one in least.values()):
+        raise ValueError("a similarity must lie between 0.5 and 1")
+    bands = bands_for(min(least.values()))
+    common = common_bands(bands, anyone)
+    hashing, keys = _Hashing(bands), [np.empty(len(said), np.uint32) for _ in range(bands)]
+    spelled = np.empty(
+        len(said), np.uint64
+    )  # of all words in their order; with the persona, where they count for it only
+    personas, prompts = array("Q"), array("q")
+    for first in range(0, len(said), _AT_ONCE):
+        some = [said[number] for number in range(first, min(first + _AT_ONCE, len(said)))]
+        words = [heard(text) for text, _, _ in some]
+        owners = [_hash(owner) for _, owner, _ in some]
+        # What counts for one persona only has keys of its own.
+        salts = [owner if _is_short(one, short) else 0 for owner, one in zip(owners, words, strict=True)]
+        place = slice(first, first + len(some))
+        for row, found in zip(keys, hashing.keys_of(words, salts), strict=True):
+            row[place] = found
+        spelled[place] = [_digest(" ".join(one)) ^ salt for one, salt in zip(words, salts, strict=True)]
+        personas.extend(owners)
+        prompts.extend(hash(asked) for _, _, asked in some)
+    twins, near = _Buckets([spelled], 1), _Buckets(keys, BUCKET)
 
-    def __init__(self, *, prompt: float = 0.7, persona: float = 0.7, anyone: float = 0.8, short: int = 6) -> None:
-        self._least: dict[Scope, float] = {"prompt": prompt, "persona": persona, "anyone": anyone}
-        if not all(0.5 <= least <= 1 for least in self._least.values()):
-            raise ValueError("a similarity must lie between 0.5 and 1")
-        self._short = short
-        self._taken = 0
-        # Of each text that stayed: its words, the hashes of its persona and its prompt, its number.
-        self._texts: list[str] = []
-        self._personas, self._prompts, self._numbers = array("Q"), array("Q"), array("Q")
-        self._equal: dict[Equal, int] = {}
-        bands = bands_for(min(self._least.values()))
-        self._common = common_bands(bands, anyone)
-        self._buckets = _Buckets(bands)
+    def words_of(number: int) -> list[str]:
+        return heard(said[number][0])
 
-    def __len__(self) -> int:
-        """Texts that stayed."""
-        return len(self._texts)
+    @lru_cache(1 << 10)  # where a bucket is full, it is always the same texts that are compared
+    def shingled(number: int) -> Shingles:
+        return shingles(words_of(number))
 
-    def admit(self, text: str, *, persona: str, prompt: str) -> Match | None:
-        """What the text is a duplicate of; None: it stays. A prompt is of one persona."""
-        return next(self.admit_all([(text, persona, prompt)]))
+    def scope(number: int, other: int) -> Scope:
+        if prompts[number] == prompts[other]:
+            return "prompt"
+        return "persona" if personas[number] == personas[other] else "anyone"
 
-    def admit_all(self, said: Iterable[tuple[str, str, str]]) -> Iterator[Match | None]:
-        """The same for many, as (text, persona, prompt): three times as fast."""
-        rest = iter(said)
-        while some := list(islice(rest, _AT_ONCE)):
-            words = [heard(text) for text, _, _ in some]
-            owners = [_hash(persona) for _, persona, _ in some]
-            alone = [self._is_short(one) for one in words]
-            # What counts for one persona only has buckets of its own.
-            salts = [owner if short else 0 for owner, short in zip(owners, alone, strict=True)]
-            keys = self._buckets.keys_of(words, salts)
-            for number, (_, persona, prompt) in enumerate(some):
-                spelled = " ".join(words[number])
-                same = (persona, spelled) if alone[number] else spelled
-                yield self._admit(words[number], same, keys[number], owners[number], _hash(prompt))
+    def is_twin(number: int, other: int) -> bool:
+        words = words_of(number)
+        return words == words_of(other) and (personas[number] == personas[other] or not _is_short(words, short))
 
-    def _admit(self, words: list[str], same: Equal, keys: Hashes, owner: int, asked: int) -> Match | None:
-        number, self._taken = self._taken, self._taken + 1
-        equal = self._equal.get(same)
-        if equal is not None:
-            return Match(self._numbers[equal], 1.0, self._scope(equal, owner, asked))
-        found = self._best(self._buckets.find(keys), words, owner, asked)
-        if found is None:
-            self._equal[same] = len(self._texts)
-            self._buckets.add(len(self._texts))
-            self._texts.append(same if isinstance(same, str) else same[1])
-            self._personas.append(owner)
-            self._prompts.append(asked)
-            self._numbers.append(number)
+    def best(number: int, candidates: list[tuple[int, int]]) -> Match | None:
+        """The most similar of the candidates that are alike enough; of equally similar ones the first."""
+        own = (other for other, _ in candidates if personas[other] == personas[number])
+        others = (other for other, many in candidates if many >= common and personas[other] != personas[number])
+        ours = shingles(words_of(number))
+        found, most = None, (0.0, 0)
+        for other in (*islice(own, COMPARED), *islice(others, COMPARED)):
+            alike, shared = similarity(ours, shingled(other)), scope(number, other)
+            if alike >= least[shared] and (alike, -other) > most:
+                found, most = Match(other, alike, shared), (alike, -other)
         return found
 
-    def _is_short(self, words: list[str]) -> bool:
-        if len(words) >= 2 * self._short:
-            return False
-        return sum(0.5 if _without_blanks(word[:1]) else 1 for word in words) < self._short
+    for number, (equal, alike) in enumerate(zip(twins.of_each(), near.of_each(), strict=True)):
+        twin = next((other for other, _ in twins.find(equal) if is_twin(number, other)), None)
+        if twin is not None:
+            yield Match(twin, 1.0, scope(number, twin))
+            continue
+        candidates = near.find(alike)
+        found = best(number, candidates) if candidates else None
+        if found is None:
+            twins.add(number, equal)
+            near.add(number, alike)
+        yield found
 
-    def _scope(self, stayed: int, owner: int, asked: int) -> Scope:
-        if self._prompts[stayed] == asked:
-            return "prompt"
-        return "persona" if self._personas[stayed] == owner else "anyone"
 
-    def _best(self, candidates: list[tuple[int, int]], words: list[str], owner: int, asked: int) -> Match | None:
-        """The most similar of the candidates that are alike enough; of equally similar ones the first."""
-        if not candidates:
-            return None
-        own = (text for text, _ in candidates if self._personas[text] == owner)
-        others = (text for text, common in candidates if common >= self._common and self._personas[text] != owner)
-        ours = shingles(words)
-        best, most = None, (0.0, 0)
-        for text in (*islice(own, COMPARED), *islice(others, COMPARED)):
-            alike = similarity(ours, _shingles(self._texts[text]))
-            scope = self._scope(text, owner, asked)
-            if alike >= self._least[scope] and (alike, -text) > most:
-                best, most = Match(self._numbers[text], alike, scope), (alike, -text)
-        return best
+def _is_short(words: list[str], short: int) -> bool:
+    if len(words) >= 2 * short:
+        return False
+    return sum(0.5 if _without_blanks(word[:1]) else 1 for word in words) < short
 
 
 def heard(text: str) -> list[str]:
@@ -161,12 +159,6 @@ def heard(text: str) -> list[str]:
 def shingles(words: list[str]) -> Shingles:
     """Words, and pairs of neighbours; a text without words is like another one without."""
     return frozenset((*words, *pairwise(words))) or frozenset(("",))
-
-
-@lru_cache(1 << 10)
-def _shingles(spelled: str) -> Shingles:
-    """Where a bucket is full, it is always the same texts that are compared."""
-    return shingles(spelled.split())
 
 
 def similarity(a: Shingles, b: Shingles) -> float:
@@ -190,50 +182,16 @@ def common_bands(bands: int, least: float) -> int:
     return bands
 
 
-class _Buckets:
-    """Texts by their hashes: a table for each band, in which a text lies in one of the `BUCKET` places from that on which its
-    key points to, wherever one is free.
-
-    A place holds 32 bits of the key and 32 bits of the number of the text. It can be found with neither the key nor
-    the text kept, and moved when the tables grow: the places are in the order of the keys, by their first bits.
-    """
+class _Hashing:
+    """For texts one key for each band: texts that are alike have some in common."""
 
     def __init__(self, bands: int) -> None:
         random = np.frombuffer(shake_128(b"near-duplicates").digest(8 * ROWS * (bands + 1)), "<u8").astype(np.uint64)
         self._mixed = random[:ROWS] | np.uint64(1)
         self._times = (random[ROWS:] >> _HALF).astype(np.uint32) | np.uint32(1)
-        self._bands = np.arange(bands)
-        self._lay_out(10)
 
-    def _lay_out(self, bits: int) -> None:
-        width = (1 << bits) + BUCKET
-        self._texts = 1 << bits - 1  # more than this, and the tables grow: they are half empty at least
-        self._shift = np.uint64(64 - bits)
-        self._starts = self._bands * width
-        self._steps = self._starts[:, None] + np.arange(BUCKET)
-        self._places = np.zeros(len(self._bands) * width, np.uint64)
-
-    def find(self, keys: Hashes) -> list[tuple[int, int]]:
-        """Texts that have keys in common with these, and how many; those with most of them first."""
-        self._keys = keys
-        self._window = self._steps + self._home(self._keys)[:, None]
-        self._there = self._places.take(self._window)
-        near = self._there[(self._there & ~_TEXT) == self._keys[:, None]] & _TEXT
-        if not len(near):
-            return []  # as it mostly is
-        return Counter(near.tolist()).most_common()
-
-    def add(self, text: int) -> None:
-        """Puts in what was last looked for; `text` counts up from 0."""
-        free = self._there == 0
-        first = free.argmax(axis=1)
-        room = free[self._bands, first]
-        self._places[self._window[self._bands, first][room]] = self._keys[room] | np.uint64(text)
-        if text + 1 > self._texts:
-            self._grow()
-
-    def keys_of(self, texts: Sequence[list[str]], salts: Sequence[int]) -> Hashes:
-        """For each text one key for each band, in the upper 32 bits; never 0."""
+    def keys_of(self, texts: Sequence[list[str]], salts: Sequence[int]) -> npt.NDArray[np.uint32]:
+        """A row for each band, a column for each text."""
         lengths = np.array([len(words) or 1 for words in texts])
         single = np.array([_hash(word) for words in texts for word in words or [""]], np.uint64).astype(np.uint32)
         both = single.copy()
@@ -246,21 +204,54 @@ class _Buckets:
         for row, times in zip(least, self._times, strict=True):
             row[:] = np.minimum.reduceat(np.minimum(single * times, both * times), ends - lengths)
         # Of a sum of products with random numbers the upper half is well mixed (Dietzfelbinger 1996).
-        keys: Hashes = np.einsum("r,rbt->tb", self._mixed, least.reshape(ROWS, -1, len(texts)))
-        return (keys + np.array(salts, np.uint64)[:, None] | _KEY) & ~_TEXT
+        mixed = np.einsum("r,rbt->bt", self._mixed, least.reshape(ROWS, -1, len(texts)))
+        keys: npt.NDArray[np.uint32] = (mixed + np.array(salts, np.uint64) >> _HALF).astype(np.uint32)
+        return keys
 
-    def _home(self, keys: Hashes) -> npt.NDArray[np.int64]:
-        return (keys >> self._shift).view(np.int64)
 
-    def _grow(self) -> None:
-        old = self._places.reshape(len(self._bands), -1)
-        self._lay_out(self._texts.bit_length() + 1)
-        for start, places in zip(self._starts, old, strict=True):
-            entries = np.sort(places[places > 0])
-            home, order = self._home(entries), np.arange(len(entries))
-            at = np.maximum.accumulate(home - order) + order  # the first free place from home on
-            near = at - home < BUCKET
-            self._places[start + at[near]] = entries[near]
+class _Buckets:
+    """Texts by their keys, of which each band has one for every text. What several texts have in a band is a bucket, and takes up
+    to `size` of them; what only one has needs none."""
+
+    def __init__(self, bands: "list[npt.NDArray[np.uint32]] | list[npt.NDArray[np.uint64]]", size: int) -> None:
+        """Takes the keys out of `bands`: they take as much memory as what is made of them."""
+        self._of: list[npt.NDArray[np.int32]] = []  # in each band the bucket of every text, or -1
+        room = [np.zeros(1, np.int64)]  # of each bucket
+        count = 0
+        while bands:
+            keys = bands.pop(0)
+            order = np.argsort(keys, kind="stable")
+            again = np.append(False, keys[order[1:]] == keys[order[:-1]])[: len(keys)]  # the same as the one before
+            several = again | np.append(again[1:], False)[: len(keys)]
+            number = np.cumsum(~again[several]) - 1
+            of = np.full(len(keys), -1, np.int32)
+            of[order[several]] = number + count
+            self._of.append(of)
+            room.append(np.minimum(np.bincount(number), size))
+            count += len(room[-1])
+        ends = np.cumsum(np.concatenate(room))
+        self._start = array("q", ends.astype(np.int64).tobytes())
+        self._texts = array("i", bytes(4 * int(ends[-1])))
+        self._filled = bytearray(count)
+
+    def of_each(self) -> Iterator[list[int]]:
+        """The buckets of each text."""
+        for first in range(0, len(self._of[0]), _AT_ONCE):
+            for row in np.stack([of[first : first + _AT_ONCE] for of in self._of], axis=1).tolist():
+                yield [bucket for bucket in row if bucket >= 0]
+
+    def find(self, buckets: list[int]) -> list[tuple[int, int]]:
+        """The texts in these, and in how many; those in most of them first."""
+        start, filled = self._start, self._filled
+        near = [text for of in buckets for text in self._texts[start[of] : start[of] + filled[of]]]
+        return Counter(near).most_common() if near else []  # mostly there are none
+
+    def add(self, text: int, buckets: list[int]) -> None:
+        for of in buckets:
+            at = self._start[of] + self._filled[of]
+            if at < self._start[of + 1]:
+                self._texts[at] = text
+                self._filled[of] += 1
 
 
 class _Sounds(dict[int, str]):
@@ -290,12 +281,12 @@ def _without_blanks(character: str) -> bool:
     return any(first <= character <= last for first, last in _WITHOUT_BLANKS)
 
 
-@lru_cache(1 << 16)
-def _hash(word: str) -> int:
+def _digest(text: str) -> int:
     """The same on any machine; `hash` is not."""
-    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
+_hash = lru_cache(1 << 14)(_digest)  # of words and personas
 _SOUNDS = _Sounds()
 _WITHOUT_BLANKS = (
     ("\u0e00", "\u0eff"),
@@ -310,4 +301,3 @@ _WITHOUT_BLANKS = (
 _AT_ONCE = 256  # texts that are hashed together
 _ODD = np.uint32(0x9E3779B1)
 _HALF = np.uint64(32)
-_KEY, _TEXT = np.uint64(1 << 32), np.uint64((1 << 32) - 1)  # the last bit of the key; the bits of the text

@@ -104,8 +104,8 @@ class _Judging:
         self._counted_by.add(counted_by)
 
     def batch(self) -> Judged:
-        batch, rows = self._judge.batch(), self._rows.batch()
-        found = Judged(batch, rows, self._splits, self._unfit, self._tokens, self._counted_by)
+        batch = self._judge.batch()
+        found = Judged(batch, self._rows.batch(batch.values), self._splits, self._unfit, self._tokens, self._counted_by)
         self._begin()
         return found
 
@@ -180,7 +180,7 @@ def _share(produced: Produced, split: Splitter, share: int, number: int) -> Iter
     config = produced.config
     panel = load_criteria(config.settings, config.scorers).panel(lambda: read_personas(produced.plan.personas))
     training = TrainingPrompt(config, Templates(config.prompts))
-    judging = _Judging(panel, rows_of(produced, training), training, split)
+    judging = _Judging(panel, rows_of(produced, panel, training), training, split)
     items = iter(produced.plan)
     for block in count():
         some = list(islice(items, ROWS))
@@ -193,9 +193,9 @@ def _share(produced: Produced, split: Splitter, share: int, number: int) -> Iter
             yield judging.batch()
 
 
-def rows_of(produced: Produced, training: TrainingPrompt) -> Rows:
+def rows_of(produced: Produced, panel: Panel, training: TrainingPrompt) -> Rows:
     model = produced.target.model or produced.target.identity
-    return Rows(model=model, training=training, several=produced.config.turns != 1)
+    return Rows(model=model, training=training, several=produced.config.turns != 1, scorers=panel.of_reply)
 
 
 def _serve(order: dict[str, Any], pipe: IO[bytes]) -> None:

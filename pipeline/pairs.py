@@ -9,6 +9,7 @@ deviations under their mean is taken (arXiv 2502.16825), as long as it is worse 
 kinds teach what a persona is (arXiv 2511.01689); they have no margin, and each pair says its kind.
 """
 
+from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,10 +39,9 @@ class Pair:
 
 def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preference) -> Iterator[Pair]:
     """The pairs of each prompt, in the order of the plan. `contrast` has the replies without a persona by prompt."""
-    best: list[int] = []
+    best = array("q")
     by_scenario: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    siblings = list(candidates.siblings())
-    for places in siblings:
+    for places in candidates.siblings():
         kept = [place for place in places if place not in candidates.drops]
         kept = [place for place in kept if candidates.texts[place].strip()]
         chosen = min(kept, key=lambda place: (-candidates.quality[place], candidates.item_ids[place]), default=-1)
@@ -50,7 +50,7 @@ def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preferenc
             by_scenario[candidates.scenarios[chosen], candidates.splits[chosen]].append(chosen)
     for others in by_scenario.values():
         others.sort(key=candidates.item_ids.__getitem__)
-    for places, chosen in zip(siblings, best, strict=True):
+    for places, chosen in zip(candidates.siblings(), best, strict=True):
         if chosen < 0 or candidates.turns[chosen]:  # later in a conversation, nobody else has heard the same
             continue
         if wanted.siblings and (pair := _sibling(candidates, places, chosen, wanted.margin)):

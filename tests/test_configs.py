@@ -3,6 +3,7 @@
 from array import array
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -46,12 +47,14 @@ def fate(n: int) -> str:
 def write(folder, count: int, **options):
     training = TrainingPrompt(RunConfig(command="generate", personas="", scenarios="", **options), Templates())
     turns = [turn(n) for n in range(count)]
-    rows = Rows(model="m", training=training)
+    rows = Rows(model="m", training=training, scorers=["finished"])
+    nan = float("nan")
     with Waiting(folder, rows, training) as waiting:
-        for number, one in enumerate(turns, 1):
-            rows.add(one, training.prompt(one))
-            if number % 700 == 0 or number == count:
-                waiting.add(rows.batch())
+        for first in range(0, count, 700):
+            batch = turns[first : first + 700]
+            for one in batch:
+                rows.add(one, training.prompt(one))
+            waiting.add(rows.batch(np.array([[1.0 if one.text else nan] for one in batch])))
     found = Candidates(
         item_ids=[one.item.item_id for one in turns],
         texts=[one.text for one in turns],
@@ -64,15 +67,11 @@ def write(folder, count: int, **options):
         drops={n: Drop(fate(n), f"why {n}", f"seen {n}") for n in range(count) if fate(n)},
         scorers=frozenset(["finished", "late"]),
     )
-    nan = float("nan")
-    scores = {
-        "finished": array("d", [1.0 if one.text else nan for one in turns]),
-        "late": [nan if n % 7 == 0 else n / count for n in range(count)],
-    }
+    scores = {"late": [nan if n % 7 == 0 else n / count for n in range(count)]}
     chosen = [n for n in range(count) if not fate(n)]
     some = [Pair(n, f"Worse than {n}.", "siblings", f"of {n}", n / count) for n in chosen]
     some += [Pair(n, f"Far from {n}.", "contrast", "", None) for n in chosen[::2]]
-    counts = waiting.write(folder, found, scores, some)
+    counts = waiting.write(folder, found, scores, sorted(some, key=lambda pair: pair.chosen))
     return counts, {
         (config, name): pq.read_table(folder / config / f"{name}.parquet").to_pylist()
         for config, splits in counts.items()
@@ -193,7 +192,7 @@ def test_what_breaks_off_leaves_no_waiting_rows(tmp_path):
     with pytest.raises(KeyboardInterrupt), Waiting(tmp_path, rows, training) as waiting:
         for n in range(2000):
             rows.add(turn(n), training.prompt(turn(n)))
-        waiting.add(rows.batch())
+        waiting.add(rows.batch(np.empty((2000, 0))))
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 

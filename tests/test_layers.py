@@ -18,7 +18,7 @@ LAYERS = [
     ("prompts", "personas lore misprints templates"),
     ("produce", "splits tables runfolder plan ending journal conversation generation target prepare produce imported"),
     ("judge", "scorers criteria latency stats scored"),
-    ("select", "dedup curator pairs diversity training configs judging changes card dataset trainers export"),
+    ("select", "texts dedup curator pairs diversity training configs judging changes card dataset trainers export"),
     ("tell", "evaluation comparison report hub summary progress dryrun ping starter doctor runs excerpt plots"),
     ("doors", "options configure configure_arms commands cli cli_personas cli_start api __init__ __main__"),
 ]

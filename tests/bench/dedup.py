@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import dedup
-from pipeline.dedup import NearDuplicates, bands_for, heard, shingles
+from pipeline.dedup import Match, bands_for, heard, near_duplicates, shingles
 from pipeline.personas.load import load_personas, read_personas
 from pipeline.resources import shipped
 
@@ -72,60 +72,52 @@ def cases(dice: Dice) -> dict[str, Callable[[int], str]]:
     }
 
 
-def fill(seen: NearDuplicates, texts: list[str]) -> float:
-    """Seconds."""
+def fill(texts: list[str]) -> tuple[float, int]:
+    """Seconds, and how many stayed."""
+    owners = len(texts) // PER_PERSONA
+    said = [(text, f"persona {number % owners}", number % (3 * owners)) for number, text in enumerate(texts)]
     start = time.process_time()
-    personas = (f"persona {number % (len(texts) // PER_PERSONA)}" for number in range(len(texts)))
-    said = (
-        (text, persona, f"{persona} {number % 3}")
-        for number, (text, persona) in enumerate(zip(texts, personas, strict=True))
-    )
-    for _ in seen.admit_all(said):
-        pass
-    return time.process_time() - start
+    stayed = sum(match is None for match in near_duplicates(said))
+    return time.process_time() - start, stayed
 
 
 def speed(count: int) -> None:
     dice = Dice()
     for name, text in cases(dice).items():
-        texts, seen, hashed = [text(number) for number in range(count)], NearDuplicates(), dedup._hash
+        texts, hashed = [text(number) for number in range(count)], dedup._hash
         if "collide" in name:
             dedup._hash = lambda word: 7  # type: ignore[assignment]
-        seconds = fill(seen, texts)
+        seconds, stayed = fill(texts)
         dedup._hash = hashed
-        print(f"{name:30} {seconds:5.1f} s, {count / seconds:7,.0f} texts/s, {len(seen):7,} stayed", flush=True)
+        print(f"{name:30} {seconds:5.1f} s, {count / seconds:7,.0f} texts/s, {stayed:7,} stayed", flush=True)
 
 
 def memory(count: int) -> None:
     dice = Dice()
-    texts, seen = [dice.line() for _ in range(count)], NearDuplicates()
-    for name in (dedup._hash, dedup._shingles):
-        name.cache_clear()
-    tracemalloc.start()
-    fill(seen, texts)
-    for name in (dedup._hash, dedup._shingles):
-        name.cache_clear()
-    held, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    words, tables = sum(len(text.encode()) for text in seen._texts), seen._buckets._places.nbytes
-    print(
-        f"bytes for each of {len(seen):,} texts that stayed: tables {tables / len(seen):.0f}, "
-        f"the text itself {words / len(seen):.0f}, the rest {(held - tables - words) / len(seen):.0f}; "
-        f"caches and growing, at most {(most - held) / 1e6:.0f} MB more"
-    )
+    for name in ("lines", "near-duplicates of 100 lines"):
+        texts = [cases(dice)[name](number) for number in range(count)]
+        owners = [f"persona {number}" for number in range(count // PER_PERSONA)]
+        said = [(text, owners[number % len(owners)], number) for number, text in enumerate(texts)]
+        tracemalloc.start()
+        for _ in near_duplicates(said):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        print(f"{name:30} {most / count:.0f} bytes for each text at most, caches and all")
 
 
 def recall(count: int) -> None:
     """Every text is compared with all that stayed before it, through an index of shingles."""
     dice = Dice()
-    seen, least = NearDuplicates(), {True: 0.7, False: 0.8}
+    least = {True: 0.7, False: 0.8}
+    said = [(dice.variant(), f"persona {dice.randrange(count // PER_PERSONA)}", number) for number in range(count)]
     sets: list[tuple[frozenset, str, bool]] = []
     index: dict[object, list[int]] = {}
     there = found = right = 0
-    for number in range(count):
-        text, persona = dice.variant(), f"persona {dice.randrange(count // PER_PERSONA)}"
+    match: Match | None
+    for (text, persona, _), match in zip(said, near_duplicates(said), strict=True):
         words = heard(text)
-        ours, short = shingles(words), seen._is_short(words)
+        ours, short = shingles(words), dedup._is_short(words, 6)
         common = Counter(other for shingle in ours for other in index.get(shingle, ()))
         best = 0.0
         for other, shared in common.items():
@@ -133,7 +125,6 @@ def recall(count: int) -> None:
             if (same := owner == persona) or not (short or brief):
                 alike = shared / (len(ours) + len(theirs) - shared)
                 best = max(best, alike if alike >= least[same] else 0.0)
-        match = seen.admit(text, persona=persona, prompt=f"{persona} {number}")
         assert match is None or best, "a duplicate of nothing"
         there, found, right = (
             there + (best > 0),
@@ -156,7 +147,7 @@ def rival(count: int) -> None:
 
     dice = Dice()
     texts = [dice.line() for _ in range(count)]
-    seconds = min(fill(NearDuplicates(), texts) for _ in range(3))
+    seconds, _ = min(fill(texts) for _ in range(3))
     bands = bands_for(0.7)
     tables = MinHashLSH(num_perm=dedup.ROWS * bands, params=(bands, dedup.ROWS))
     start = time.process_time()
