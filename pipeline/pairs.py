@@ -10,11 +10,12 @@ kinds teach what a persona is (arXiv 2511.01689); they have no margin, and each 
 """
 
 from array import array
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
+
+import numpy as np
 
 from pipeline.criteria import Preference
 from pipeline.curator import Candidates
@@ -40,7 +41,7 @@ class Pair:
 def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preference) -> Iterator[Pair]:
     """The pairs of each prompt, in the order of the plan. `contrast` has the replies without a persona by prompt."""
     best = array("q")
-    by_scenario: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    by_scenario: defaultdict[tuple[str, str], array[int]] = defaultdict(lambda: array("q"))
     for places in candidates.siblings():
         kept = [place for place in places if place not in candidates.drops]
         kept = [place for place in kept if candidates.texts[place].strip()]
@@ -48,8 +49,7 @@ def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preferenc
         best.append(chosen)
         if chosen >= 0 and not candidates.turns[chosen]:
             by_scenario[candidates.scenarios[chosen], candidates.splits[chosen]].append(chosen)
-    for others in by_scenario.values():
-        others.sort(key=candidates.item_ids.__getitem__)
+    in_order = {scenario: _Others(candidates, places) for scenario, places in by_scenario.items()}
     for places, chosen in zip(candidates.siblings(), best, strict=True):
         if chosen < 0 or candidates.turns[chosen]:  # later in a conversation, nobody else has heard the same
             continue
@@ -58,7 +58,7 @@ def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preferenc
         said = contrast.get(candidates.prompts[chosen], "")
         if wanted.contrast and said and not _alike(said, candidates.texts[chosen]):
             yield Pair(chosen, said, "contrast", "", None)
-        others = by_scenario[candidates.scenarios[chosen], candidates.splits[chosen]]
+        others = in_order[candidates.scenarios[chosen], candidates.splits[chosen]]
         if wanted.other_persona and (pair := _of_another(candidates, others, chosen)):
             yield pair
 
@@ -79,12 +79,25 @@ def _sibling(candidates: Candidates, places: Sequence[int], chosen: int, margin:
     )
 
 
-def _of_another(candidates: Candidates, others: list[int], chosen: int) -> Pair | None:
+class _Others:
+    """The places of the best replies in a scenario, in the order of their ids."""
+
+    def __init__(self, candidates: Candidates, places: "array[int]") -> None:
+        ids = np.array([candidates.item_ids[place].encode() for place in places])
+        order = np.argsort(ids)
+        self._ids, self._places = ids[order], np.array(places)[order]
+
+    def from_(self, item_id: str) -> Iterator[int]:
+        """Some, from where that id would stand."""
+        start = int(self._ids.searchsorted(np.bytes_(item_id)))
+        for step in range(min(_DRAWN, len(self._places))):
+            yield int(self._places[(start + step) % len(self._places)])
+
+
+def _of_another(candidates: Candidates, others: _Others, chosen: int) -> Pair | None:
     """The next ones from where a hash of the chosen reply falls among the others: who comes in when does not matter, and
     another persona changes few pairs."""
-    start = bisect_left(others, digest("pair", candidates.item_ids[chosen]), key=candidates.item_ids.__getitem__)
-    for step in range(min(_DRAWN, len(others))):
-        other = others[(start + step) % len(others)]
+    for other in others.from_(digest("pair", candidates.item_ids[chosen])):
         text = candidates.texts[other]
         if candidates.personas[other] != candidates.personas[chosen] and not _alike(text, candidates.texts[chosen]):
             return Pair(chosen, text, "other_persona", candidates.item_ids[other], None)
