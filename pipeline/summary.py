@@ -72,7 +72,7 @@ def _dataset(summary: dict[str, Any], folder: Path) -> list[str]:
     if summary["pairs"]:
         lines.append("pairs    " + ", ".join(f"{kind} {count}" for kind, count in summary["pairs"].items()))
     varied = summary["diversity"]
-    if varied and varied["self_bleu"] is not None:
+    if varied and None not in varied.values():  # pairs of words, and another reply, are not always there
         lines.append(
             f"variety  distinct-1 {varied['distinct_1']:.2f}, distinct-2 {varied['distinct_2']:.2f}, "
             f"self-BLEU {varied['self_bleu']:.2f} over {varied['texts']} replies"

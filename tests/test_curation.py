@@ -208,6 +208,17 @@ def test_a_run_that_was_curated_goes_on_as_it_was_generated(tmp_path):
     assert contents(tmp_path / "run" / "dataset") == before
 
 
+def test_replies_of_one_word_have_no_pairs_of_words_to_tell_of(tmp_path):
+    talks = [
+        {"name": "Mira", "messages": [{"role": "user", "content": line}, {"role": "assistant", "content": reply}]}
+        for line, reply in (("Is the ferry late?", "Aye."), ("Will you wait for it?", "No."))
+    ]
+    (tmp_path / "talks.jsonl").write_text("\n".join(map(json.dumps, talks)), "utf-8")
+    result = pipeline("curate", "--from", tmp_path / "talks.jsonl", "--out", tmp_path / "run", *CALM)
+    assert result.exit_code == 0, result.output
+    assert "2 kept" in result.stdout and "variety" not in result.stdout
+
+
 def test_of_two_settings_the_later_wins_also_over_the_runs_own(run):
     assert curate(run, "--set", "box_length.words=1", "--set", "box_length.words=60")["changes"]["replies"] == []
     shown = curate(run, "--set", f"{CALM[1].partition('=')[0]}=on")["changes"]["criteria"]
