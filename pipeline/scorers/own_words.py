@@ -1,7 +1,10 @@
 """Whether a reply is what another NPC of the run says."""
 
+import os
 from array import array
 from collections import Counter
+from collections.abc import Iterator
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -46,7 +49,7 @@ class OwnWords:
         self._speakers, self._texts = array("i"), array("q")  # of each reply: who, and a hash of it
         self._heard: list[bytes] = []  # hashes of the words of replies not yet taken
         self._waiting = 0  # bytes of them
-        self._rows: list[tuple[Keys, npt.NDArray[np.int32]]] = []  # runs of words, each with the number of the reply
+        self._runs = _Runs()
         self._remembered = 0
         self._shared: _Shared | None = None
         self._suspects: set[int] = set()
@@ -129,23 +132,21 @@ class OwnWords:
         reply = np.repeat(np.arange(len(ends)), lengths)[: len(keys)]
         whole = np.arange(len(keys)) + _RUN <= ends[reply]
         numbers = (reply[whole] + len(self._speakers) - len(ends)).astype(np.int32)
-        self._rows.append((keys[whole], numbers))
+        self._runs.add(keys[whole], numbers)
         self._remembered += len(numbers)
 
     def _share(self) -> "_Shared":
         """What more than one persona says, and whose it is."""
         self._take()
         self._names = list(self._personas)
-        self._rows = [
-            (np.concatenate([keys for keys, _ in self._rows]), np.concatenate([who for _, who in self._rows]))
-        ]
-        keys, replies = self._rows[0]
-        if not len(keys):
-            return _Shared(_END, np.array([-1]), np.array([0]))
-        who = np.array(self._speakers)[replies]
+        speakers = np.array(self._speakers)
+        parts = [self._share_of(keys, replies, speakers[replies]) for keys, replies in self._runs.parts()]
+        return _Shared(*(np.concatenate(column) for column in zip(*parts, _END, strict=True)))
+
+    def _share_of(self, keys: Keys, replies: npt.NDArray[np.int32], who: npt.NDArray[np.int32]) -> "_Shared":
         came = np.argsort(keys, kind="stable")
         same = keys[came][1:] == keys[came][:-1]
-        came = again = came[np.append(same, False) | np.append(False, same)]  # the others are said once
+        came = again = came[(np.append(same, False) | np.append(False, same))[: len(came)]]  # the others are said once
         # Once a key and persona, where it came first, with the number of times.
         came = came[np.lexsort((came, who[came], keys[came]))]
         first = _first(keys[came], who[came])
@@ -157,12 +158,43 @@ class OwnWords:
         first = _first(keys[came])
         speakers = np.diff(first, append=len(came))
         own = came[first[speakers > 1]]
-        shared = _Shared(np.append(keys[own], _END), np.append(who[own], -1), np.append(speakers[speakers > 1], 0))
-        at = shared.keys.searchsorted(keys[again])
-        others = (shared.keys[at] == keys[again]) & (shared.owners[at] != who[again])
-        # Only these can score less than 1: they are few, and all others need no second look.
-        self._suspects |= {self._texts[number] for number in np.unique(replies[again[others]])}
+        shared = _Shared(keys[own], who[own], speakers[speakers > 1])
+        if len(own):
+            at = np.minimum(shared.keys.searchsorted(keys[again]), len(own) - 1)
+            others = (shared.keys[at] == keys[again]) & (shared.owners[at] != who[again])
+            # Only these can score less than 1: they are few, and all others need no second look.
+            self._suspects |= {self._texts[number] for number in np.unique(replies[again[others]])}
         return shared
+
+
+class _Runs:
+    """Runs of words, each with the number of its reply, by the million: they stand in a file, and come back part by part."""
+
+    def __init__(self) -> None:
+        self._file = TemporaryFile()  # noqa: SIM115 -- closed in __del__
+        self._starts: list[npt.NDArray[np.int64]] = []  # of the parts of each batch
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def add(self, keys: Keys, replies: npt.NDArray[np.int32]) -> None:
+        part = keys >> _PART
+        rows = np.empty(len(keys), _ROW)
+        order = np.argsort(part, kind="stable")
+        rows["key"], rows["reply"] = keys[order], replies[order]
+        start = self._file.seek(0, os.SEEK_END)
+        self._starts.append(start + part[order].searchsorted(np.arange(_PARTS + 1, dtype=np.uint64)) * _ROW.itemsize)
+        self._file.write(rows.tobytes())
+
+    def parts(self) -> Iterator[tuple[Keys, npt.NDArray[np.int32]]]:
+        """The keys from the smallest to the largest, so many at a time, each part in the order they came."""
+        for part in range(_PARTS):
+            pieces = [b""]
+            for starts in self._starts:
+                self._file.seek(starts[part])
+                pieces.append(self._file.read(starts[part + 1] - starts[part]))
+            rows = np.frombuffer(b"".join(pieces), _ROW)
+            yield np.ascontiguousarray(rows["key"]), np.ascontiguousarray(rows["reply"])
 
 
 def _first(*columns: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
@@ -174,10 +206,10 @@ def _first(*columns: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
 
 
 class _Shared(NamedTuple):
-    """Runs of words that several personas say, in order, with an end that is none; whose each is, and of how many."""
+    """Runs of words that several personas say, in order; whose each is, and of how many."""
 
     keys: Keys
-    owners: npt.NDArray[np.int64]
+    owners: npt.NDArray[np.int32]
     speakers: npt.NDArray[np.int64]
 
 
@@ -187,8 +219,10 @@ _TELLING = (
     3  # words that are not everyday English (those in everybody's mouth are half one), in a stretch that is somebody's
 )
 _BATCH = HASH << 16  # bytes: so many words
-_REMEMBERED = 1 << 23  # runs of words: 100 MB, 400,000 replies of 25 words
-_END = np.array([0xFFFF_FFFF_FFFF_FFFF], np.uint64)
+_REMEMBERED = 1 << 23  # runs of words: 100 MB of a file, 400,000 replies of 25 words
+_PARTS, _PART = 16, np.uint64(60)  # by the first four bits
+_ROW = np.dtype([("key", np.uint64), ("reply", np.int32)])
+_END = _Shared(np.array([0xFFFF_FFFF_FFFF_FFFF], np.uint64), np.array([-1], np.int32), np.array([0]))  # none's
 
 
 def _of_one(owners: list[int], hits: list[bool]) -> bool:
