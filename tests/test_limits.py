@@ -2,9 +2,9 @@
 
 import asyncio
 import random
+import time
 from itertools import pairwise
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +76,7 @@ def test_a_slot_knows_how_long_it_was_waited_for_in_all():
     async def main():
         limiter = Limiter(1)
         first, second = Slot(limiter), Slot(limiter)
+        began = time.monotonic()
         await first.take()
         for _ in range(2):
             taking = asyncio.create_task(second.take())
@@ -86,10 +87,10 @@ def test_a_slot_knows_how_long_it_was_waited_for_in_all():
             await asyncio.sleep(0)
             second.give_back()
             await taking
-        return first.waited, second.waited
+        return first.waited, second.waited, time.monotonic() - began
 
-    first, second = asyncio.run(main())
-    assert first < 0.05 and second == pytest.approx(0.1, abs=0.04)
+    first, second, spent = asyncio.run(main())
+    assert second > 0.098 and first + second <= spent  # one waits while the other has it
 
 
 def test_between_two_turns_the_loop_looks_at_the_network():

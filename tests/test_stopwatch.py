@@ -57,9 +57,13 @@ def test_waiting_for_a_slot_is_told_from_waiting_for_the_server():
         await asyncio.sleep(0.1)
         writer.write(with_length(WELL_MET))
 
+    start = time.perf_counter()
     answers, _ = ask(slowly, times=3, concurrency=1)
-    assert [one.timing.e2e for one in answers] == pytest.approx([0.1] * 3, abs=0.05)
-    assert [one.timing.limiter for one in answers] == pytest.approx([0.0, 0.1, 0.2], abs=0.06)
+    first, second, third = (one.timing for one in answers)
+    # On a busy machine all may take longer; then those that wait do, too.
+    assert min(one.e2e for one in (first, second, third)) > 0.098
+    assert first.limiter < 0.05 and second.limiter >= first.e2e and third.limiter >= first.e2e + second.e2e
+    assert third.limiter + third.e2e < time.perf_counter() - start
 
 
 def test_a_retried_reply_has_its_failures_and_its_pauses_beside_its_own_time():
@@ -73,13 +77,14 @@ def test_a_retried_reply_has_its_failures_and_its_pauses_beside_its_own_time():
         if served < 3:
             writer.close()
 
+    start = time.perf_counter()
     [answer], attempts = ask(third_time_lucky)
     first, second, third = (attempt.timing for attempt in attempts)
     assert answer.timing == third
-    assert [one.e2e for one in (first, second, third)] == pytest.approx([0.1] * 3, abs=0.05)
-    assert [one.earlier for one in (first, second, third)] == pytest.approx([0.0, 0.1, 0.2], abs=0.06)
-    assert [one.backoff for one in (first, second, third)] == pytest.approx([0.0, 0.25, 0.75], abs=0.08)
-    assert third.total == pytest.approx(1.05, abs=0.2)
+    assert min(one.e2e for one in (first, second, third)) > 0.098
+    assert first.earlier == 0 and second.earlier >= first.e2e and third.earlier >= first.e2e + second.e2e
+    assert first.backoff == 0 and second.backoff > 0.248 and third.backoff - second.backoff > 0.498
+    assert third.earlier + third.backoff + third.e2e <= third.total < time.perf_counter() - start
     assert first.sent < second.sent < third.sent
 
 
