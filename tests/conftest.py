@@ -1,6 +1,7 @@
 """What one test has settled must not hold for the next."""
 
 import os
+import random
 
 import pytest
 from hypothesis import settings
@@ -20,3 +21,8 @@ def a_terminal_of_one_width():
 def no_folder_is_settled():
     yield
     settle_folder(settled=False)
+
+
+@pytest.fixture
+def no_waiting_between_attempts(monkeypatch):
+    monkeypatch.setattr(random, "random", lambda: 0.0)

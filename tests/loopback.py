@@ -1,0 +1,104 @@
+"""A server on a loopback socket that sends exactly the bytes a test names, and the transport that asks it."""
+
+import asyncio
+import socket
+import struct
+import traceback
+
+import httpx
+import pytest
+
+from pipeline.transport import AiohttpTransport
+
+HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+SECRET = "s3cret"  # by this name only, or the lines of source in a traceback would give it away
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+class Loopback:
+    """A server that reads whole requests and lets `answer(writer)` write what it likes.
+
+    An answer that writes nothing is a server that stalls: it goes on reading, and so notices when the client leaves.
+    """
+
+    def __init__(self, answer, tls=None):
+        self.answer, self.tls = answer, tls
+        self.connections, self.requests, self.client_left = 0, [], asyncio.Event()
+        self._tasks = set()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self.tls, backlog=512)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/"
+        return self
+
+    async def __aexit__(self, *exc_info):
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader, writer):
+        self.connections += 1
+        self._tasks.add(asyncio.current_task())
+        try:
+            while not writer.is_closing():
+                head = await reader.readuntil(b"\r\n\r\n")
+                fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:-2])
+                self.requests.append(head + await reader.readexactly(int(fields.get(b"content-length", 0))))
+                await self.answer(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.client_left.set()
+        except asyncio.CancelledError:  # the test is over; a handler that dies of it would be logged as an error
+            pass
+        finally:
+            writer.close()
+
+
+def sends(*pieces, then=None):
+    async def answer(writer):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.002 * (len(pieces) > 1))
+        if then == "close":
+            writer.close()
+        if then == "reset":
+            await asyncio.sleep(0.02)  # a reset throws away what the client has not read yet
+            reset(writer)
+
+    return answer
+
+
+def reset(writer):
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def stalls(*pieces):
+    return sends(*pieces)
+
+
+async def fetch(transport, url, **request):
+    """Status and body, by the transport alone: no httpx client in between that could mend anything."""
+    request = httpx.Request(request.pop("method", "POST"), url, **({"json": {"prompt": "Hail!"}} | request))
+    response = await transport.handle_async_request(request)
+    return response.status_code, await response.aread()
+
+
+def ask(answer, *, options=None, tls=None, **request):
+    async def main():
+        async with asyncio.timeout(10), Loopback(answer, tls) as server, AiohttpTransport(**options or {}) as transport:
+            return await fetch(transport, server.url, **request)
+
+    return asyncio.run(main())
+
+
+def refusal(answer, kind, **how):
+    with pytest.raises(httpx.TransportError) as caught:
+        ask(answer, **how, headers={"Authorization": SECRET})
+    assert type(caught.value) is kind, repr(caught.value)
+    assert caught.value.request.method == "POST"
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    return str(caught.value)
