@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.options import SERVER
+from pipeline.options import AS_JSON, SERVER
 
 if TYPE_CHECKING:
     from pipeline.doctor import Finding
@@ -30,7 +30,8 @@ _THEN = (
 
 @click.command()
 @click.argument("folder", metavar="DIR")
-def init(folder: str) -> None:
+@AS_JSON
+def init(folder: str, *, as_json: bool) -> None:
     """Write a folder to begin with: personas, scenarios, a prompt, a suite for eval, and pipeline.toml, which names them.
 
     It works as it is, and its comments say how to make it yours. DIR has to be new, or empty.
@@ -40,6 +41,9 @@ def init(folder: str) -> None:
 
     path = Path(folder)
     files = make_starter(path)
+    if as_json:
+        click.echo(json.dumps({"folder": folder, "files": [str(file) for file in files]}))
+        return
     lines = [
         *(str(path / file) for file in files),
         "",
@@ -67,7 +71,7 @@ def _entering(path: Path) -> list[str]:
 
 @click.command()
 @SERVER
-@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+@AS_JSON
 def doctor(server: str | None, *, as_json: bool) -> None:
     """Say whether all that it takes is there: versions, the embedded model, folders, pipeline.toml, LLM_*, and who answers.
 
