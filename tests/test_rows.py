@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from pipeline.errors import ConfigError
+from pipeline.personas import csvfile
 from pipeline.personas.rows import LINE_LIMIT, YAML_LIMIT, Found, read_rows
 
 NEEDED = ("id", "name", "description")
@@ -290,3 +291,17 @@ def test_csv_rows_may_be_short_but_not_long(tmp_path):
         f"{tmp_path}/p.csv:4",
         "5 cells where the header has 4 columns",
     )
+
+
+def test_a_quote_that_is_never_closed_costs_its_line(tmp_path):
+    (tmp_path / "p.csv").write_bytes(HEADER + b'a,"b\nc,d,e\nf,"g ""h"" i\nj",k\n')
+    found = read(tmp_path / "p.csv")
+    assert [(f.where.rpartition(":")[2], f.row and f.row["id"]) for f in found] == [("2", None), ("3", "c"), ("4", "f")]
+    assert found[2].row == {"id": "f", "name": 'g "h" i\nj', "description": "k"}
+
+
+def test_what_is_made_to_be_read_again_without_end_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(csvfile, "_AGAIN", 1000)
+    (tmp_path / "p.csv").write_bytes(HEADER + b'x""","a\n' * 1000)
+    problems = [f.problem for f in read(tmp_path / "p.csv")]
+    assert len(problems) < 100 and "lines after it are lost with it" in problems[-1]

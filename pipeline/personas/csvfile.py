@@ -1,13 +1,15 @@
 """The records of a CSV file, one that is not well formed at the cost of its line.
 
 A quote that is never closed makes one cell of all that follows. So the lines after the first of such a record are read again,
-each as what it may be: a row of its own.
+each as what it may be: a row of its own. Not without end, or a file made for it would be read as often as it has lines.
 """
 
 import csv
 from collections import deque
 from collections.abc import Iterator
 from typing import TextIO
+
+_AGAIN = 32 * 2**20  # characters that are read again, in all
 
 _WORDS = {
     "unexpected end of data": "a quote is opened and never closed",
@@ -22,6 +24,7 @@ class _Lines:
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._again: deque[str] = deque()
+        self._spare = _AGAIN
         self.record: list[str] = []
 
     def __iter__(self) -> "_Lines":
@@ -32,10 +35,14 @@ class _Lines:
         self.record.append(line)
         return line
 
-    def give_back(self) -> None:
-        """All but the first line of the record."""
+    def give_back(self) -> int:
+        """All but the first line of the record; returns how many are lost, because too much was read again already."""
+        self._spare -= sum(map(len, self.record[1:]))
+        if self._spare < 0:
+            return len(self.record) - 1
         self._again.extendleft(reversed(self.record[1:]))
         del self.record[1:]
+        return 0
 
 
 def records(file: TextIO, *, delimiter: str) -> Iterator[tuple[int, list[str], str]]:
@@ -49,7 +56,8 @@ def records(file: TextIO, *, delimiter: str) -> Iterator[tuple[int, list[str], s
             cells = next(reader, None)
         except csv.Error as exc:
             problem = next((words for found, words in _WORDS.items() if found in str(exc)), str(exc))
-            lines.give_back()
+            if lost := lines.give_back():
+                problem += f"; the {lost} lines after it are lost with it"
         if cells is None and not problem:
             return
         yield line, cells or [], problem
