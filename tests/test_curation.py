@@ -772,7 +772,7 @@ def while_written(turn):
     return 1
 
 def watch():
-    while not list(Path({run!r}).glob(".dataset.part/kto/.*.part")):
+    while not list(Path({run!r}).glob(".dataset.part/kto/*")):
         pass
     os.kill(os.getpid(), signal.SIGKILL)
 """
