@@ -128,8 +128,8 @@ SCORING = _scoring("scored")
 TRAINING = (
     *_scoring("scored and kept"),
     click.option("--max-per-prompt", type=_Whole(min=1), help="Keep the best so many replies to a prompt."),
-    click.option("--max-per-persona", type=_Whole(min=1), help="The same, of a persona."),
-    click.option("--max-per-scenario", type=_Whole(min=1), help="The same, of a scenario."),
+    click.option("--max-per-persona", type=_Whole(min=1), help="Keep the best so many replies of a persona."),
+    click.option("--max-per-scenario", type=_Whole(min=1), help="Keep the best so many replies in a scenario."),
     click.option(
         "--train-prompt", metavar="TEMPLATE", help="Train on this prompt, as the game sends it, e.g. npc/short."
     ),

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-import pytest
+import click
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -14,14 +14,28 @@ def blocks(language: str) -> list[str]:
     return [text for kind, text in found if kind == language]
 
 
-@pytest.mark.parametrize("command", ["generate", "eval", "curate", "export", "compare", "personas"])
-def test_every_option_is_in_the_readme(command):
+def table_of_options() -> str:
+    """What --help says of each, as the README shows it; an option that says the same in several commands has one row."""
     from pipeline.cli import cli
 
-    found = cli.commands[command]
-    every = [found, *getattr(found, "commands", {}).values()]
-    options = {name for one in every for p in one.params for name in p.opts if name.startswith("--")}
-    assert not options - set(re.findall(r"--[a-z-]+", README))
+    commands = [(name, command) for name, command in cli.commands.items() if name != "personas"]
+    commands += [(f"personas {name}", command) for name, command in cli.commands["personas"].commands.items()]
+    rows: dict[tuple[str, str], list[str]] = {}
+    for name, command in commands:
+        context = command.make_context(name, [], resilient_parsing=True)
+        for param in command.params:
+            if isinstance(param, click.Option):
+                spelled, said = param.get_help_record(context)
+                rows.setdefault((" ".join(spelled.split()), " ".join(said.split())), []).append(name)
+    lines = ["| option | of | |", "|---|---|---|"]
+    for (spelled, said), names in sorted(rows.items()):
+        cells = (f"`{spelled}`", ", ".join(names), said)
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_options_says_what_help_says():
+    assert table_of_options() in README, f"put this into the README:\n{table_of_options()}"
 
 
 def test_the_file_tree_has_every_module():
