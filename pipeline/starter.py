@@ -50,7 +50,7 @@ def _filled(folder: Path, *, made: bool) -> list[Path]:
                 # As text, and not as bytes: a checkout on Windows may have other line ends.
                 target.write_text((source / file).read_text("utf-8"), "utf-8", newline="\n")
             for one in sorted(Path(scratch).iterdir()):
-                one.rename(folder / one.name)
+                one.replace(folder / one.name)
         whole = True
     finally:
         if made and not whole:

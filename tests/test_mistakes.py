@@ -90,7 +90,7 @@ def server(name, *said, options=""):
 
 def fails(name, *said, code=3):
     """What is found out only when it is asked for a reply."""
-    return Mistake(f"{ASKED} --timeout 1".replace("{fine}", name), said, environment={"LLM_API_KEY": KEY}, code=code)
+    return Mistake(f"{ASKED} --timeout 20".replace("{fine}", name), said, environment={"LLM_API_KEY": KEY}, code=code)
 
 
 MISTAKES = {
@@ -361,9 +361,8 @@ MISTAKES = {
     "a path that is not there": fails("{gone}", "404", "--dialect"),
     "a model that is not loaded": fails("{unloaded}", "400", "no model loaded", code=1),
     "a context too small": fails("{small}", "too long by 388 tokens", "shorten it", code=1),
-    "a server that is always busy": fails("{busy}", "429", "slow down"),
+    "a server that is always busy": fails("{busy}", "429", "slow down", "asks to wait for 3600 s"),
     "a quota that is spent": fails("{spent}", "quota is spent: waiting does not help"),
-    "a page for a reply": fails("{pages}", "not JSON: '<html>", "--dialect"),
     "nothing but empty replies": fails("{mute}", "non_empty", "Nothing was kept", code=1),
     "a dialect that it does not speak": Mistake("ping --server {fine} --dialect textgen", ("404", "--dialect")),
 }  # fmt: skip
@@ -382,9 +381,8 @@ FAKES = {
     "gone": answers(404, {"error": "not found"}),
     "unloaded": answers(400, {"error": {"message": "no model loaded"}}),
     "small": answers(400, {"error": TOO_LONG | {"n_prompt_tokens": 900, "n_ctx": 512}}),
-    "busy": answers(429, {"error": "slow down"}),
+    "busy": {"fault": lambda _: web.json_response({"error": "slow down"}, status=429, headers={"Retry-After": "3600"})},
     "spent": answers(429, {"error": {"message": "no credit", "code": "insufficient_quota"}}),
-    "pages": {"fault": lambda _: web.Response(text="<html>hi</html>", content_type="text/html")},
     "mute": answers(200, {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}),
 }
 
