@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import any_of, lexicon, working_folder
-from pipeline.scorers.meaning import meaning, of_persona, stems_of
+from pipeline.scorers.meaning import meaning, of_persona, stems, stems_of
 from pipeline.scorers.triggers import Triggers
 from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
 from pipeline.scorers.words import as_written, plain, spans, words
@@ -242,8 +242,8 @@ def _row(turn: Turn, prompt: _Prompt, in_a_row: int) -> str:
 
 def _nearly(turn: Turn, prompt: _Prompt, near: int, of_rules: int, after_cue: int) -> str:
     """Where stretches of telling words that stand so in the prompt add up, or ""."""
-    said = words(turn.text)[:_WORDS]
-    told = stems_of(filterfalse(prompt.function.__contains__, said))
+    said, function = words(turn.text)[:_WORDS], prompt.function
+    told = [one for word, one in zip(said, stems(turn.text), strict=False) if word not in function]
     theirs = [*map(prompt.telling.__contains__, told)]
     starts = (at for at, three in enumerate(zip(theirs, theirs[1:], theirs[2:], strict=False)) if all(three))
     if not any(_in_a_row(told[at : at + 3]) in prompt.told_row for at in starts):  # nothing that counts is shorter

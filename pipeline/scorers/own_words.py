@@ -101,9 +101,10 @@ class OwnWords:
         if not stretches:
             return None
         asked = runs_of(said.line)
-        counts = [
-            not any(pieces[a : a + 3] in asked for a in range(max(0, at - 2), at + 1)) for at in range(len(pieces))
-        ]
+        counts = [True] * len(pieces)
+        for at, run in enumerate(zip(pieces, pieces[1:], pieces[2:], strict=False)):
+            if run in asked:
+                counts[at : at + 3] = [False] * 3
         telling = [counts[at] * (1.0 if solid else self._everyday.tells(word)) for at, word in enumerate(pieces)]
         stretches = [
             (a, b)

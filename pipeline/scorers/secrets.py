@@ -42,7 +42,7 @@ def keeps_secret(turn: Turn, *, share: float = 0.5, window: int = 50) -> Score:
         return not_applicable("the persona hides nothing")
     secret = _secret(npc)
     said = stems(turn.text)[:_WORDS]
-    spoken = secret.most.keys() & said
+    spoken = {*filter(secret.most.__contains__, said)}
     if not spoken:
         return GOOD
     if secret.own <= spoken and (at := _exact(secret, turn)) is not None:

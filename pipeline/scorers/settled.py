@@ -80,7 +80,6 @@ class Lists(NamedTuple):
     trade: Mapping[str, int]  # which line of the lexicon a word is in
     trade_words: frozenset[str]
     kin_words: frozenset[str]
-    triggers: frozenset[str]  # a reply without any of these, and of kin, says nothing of all this
     verbs: Mapping[str, str]  # "bake": baker
     dwelling: Mapping[str, int]
     either: tuple[frozenset[str], ...]
@@ -116,12 +115,27 @@ class Facts:
         self.npc, self.lists, self.known = npc, _lists(working_folder()), meaning()
         self.home = npc.home[:LOOKED_AT]
         self._in_kin = npc.kin[:LOOKED_AT].replace("’", "'")
-        # Words without which a reply says nothing of kin.
-        self.of_kin = self.lists.kin_words
-        if npc.kin:
-            self.of_kin |= {
-                form for name in re.findall(NAME, self._in_kin) for form in (name.lower(), f"{name.lower()}'s")
-            }
+
+    @cached_property
+    def listed(self) -> frozenset[str]:
+        """A reply without any of these words, nor of `own`, says nothing of all this."""
+        npc, numbers = self.npc, bool(self.age or self.counted)
+        return _listed(working_folder(), numbers, bool(npc.home), bool(npc.kin), bool(npc.trade))
+
+    @cached_property
+    def own(self) -> frozenset[str]:
+        """Those that other personas have not."""
+        return self._kin_names | self._excluded_words
+
+    @cached_property
+    def of_kin(self) -> frozenset[str]:
+        """Words without which a reply says nothing of kin."""
+        return self.lists.kin_words | self._kin_names
+
+    @cached_property
+    def _kin_names(self) -> frozenset[str]:
+        names = map(str.lower, re.findall(NAME, self._in_kin))
+        return frozenset(form for name in names for form in (name, f"{name}'s"))
 
     @cached_property
     def any(self) -> bool:
@@ -159,14 +173,26 @@ class Facts:
 
     @cached_property
     def of_knowledge(self) -> frozenset[str]:
-        """Words, and their plurals, without which a reply says nothing that is otherwise."""
+        """Words without which a reply says nothing that is otherwise."""
+        return self._excluded_words | (NUMBERS if self.counted else _NOTHING)
+
+    @cached_property
+    def _excluded_words(self) -> frozenset[str]:
+        """With their plurals."""
         false = {one for fact in self.excluded for one in fact.false}
-        said = {word for either in self.lists.either for word in either if stem(word) in false}
-        return (NUMBERS if self.counted else _NOTHING).union(said, (f"{word}s" for word in said))
+        said = {word for either in self.lists.either for word in either if stem(word) in false} if false else false
+        return frozenset((*said, *(f"{word}s" for word in said)))
 
     @property
     def _knows(self) -> list[str]:
         return [line[:LOOKED_AT] for line in self.npc.knows[:100]]
+
+
+@lru_cache(maxsize=64)
+def _listed(where: str, numbers: bool, home: bool, kin: bool, trade: bool) -> frozenset[str]:
+    lists = _lists(where)
+    each = ((numbers, NUMBERS), (home, LIVING), (kin, lists.kin_words), (trade, lists.trade_words))
+    return NAMING.union(*(words for settled, words in each if settled))
 
 
 @of_persona
@@ -204,7 +230,6 @@ def _read(found: Mapping[str, tuple[str, ...]]) -> Lists:
         trade=trade,
         trade_words=frozenset(trade),
         kin_words=frozenset((*kinds, "married", "wed")),
-        triggers=of_knowledge | NAMING | LIVING | trade.keys(),
         verbs=verbs,
         dwelling={word: n for n, line in enumerate(found.get("dwellings", ())) for word in line.split()},
         either=either,

@@ -78,9 +78,8 @@ _CLEAN = Score(0.0)
 def _stock(said: Phrase, listed: Mapping[str, list[tuple[float, int, Phrase]]]) -> Iterator[tuple[float, int, int]]:
     """Weight, first word and end of each phrase that is said; of those that overlap, the first and longest."""
     hits = []
-    keys = listed.keys() & said
-    for at, word in enumerate(said):
-        for weight, before, phrase in listed[word] if word in keys else ():
+    for at in [at for at, word in enumerate(said) if word in listed]:
+        for weight, before, phrase in listed[said[at]]:
             start = at - before
             end = _end(said, start, phrase) if start >= 0 else None
             if end is not None:

@@ -41,13 +41,14 @@ class Triggers:
                 by_word.setdefault(key if len(key) > 1 else "", []).append((phrase, name))
         self._odd = by_word.pop("", [])  # "a.i.": no word of it tells anything
         self._by_word = by_word
+        self._words = frozenset(by_word)
 
     def pulled_by(self, text: str) -> frozenset[str]:
         """The names of which some phrase is in `plain(text)`: what is not named need not look."""
         odd = [phrase for phrase, _ in self._odd if phrase in text or phrase.upper() in text] if self._odd else ()
-        there = self._by_word.keys() & vocabulary(text)
-        if not there and not odd:
+        said = vocabulary(text)
+        if self._words.isdisjoint(said) and not odd:
             return _NONE
         simple = plain(text)
-        found = [found for word in there for found in self._by_word[word]] + self._odd
+        found = [found for word in self._words & said for found in self._by_word[word]] + self._odd
         return frozenset([name for phrase, name in found if phrase in simple])
