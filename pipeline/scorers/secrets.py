@@ -3,14 +3,13 @@
 import re
 from bisect import bisect_left
 from functools import cached_property, lru_cache
-from itertools import pairwise
 from types import SimpleNamespace
 
 from pipeline.records import Score, Turn
 from pipeline.scorers.lexicon import working_folder
 from pipeline.scorers.meaning import Meaning, meaning, of_persona, own_stems, stem, stems
 from pipeline.scorers.verdict import GOOD, SILENT, not_applicable
-from pipeline.scorers.words import spans, words
+from pipeline.scorers.words import WORD, spans, words
 
 _EVIDENCE = 120  # characters
 _WORDS = 2_000  # of a reply that are looked at
@@ -55,9 +54,6 @@ def keeps_secret(turn: Turn, *, share: float = 0.5, window: int = 50) -> Score:
     return GOOD
 
 
-Spelled = tuple[re.Match[str], str]  # where a word is, and its stem
-
-
 class _Secret:
     """What a persona hides, by units: telling words, or names of several words, with what each of their stems says of it."""
 
@@ -79,7 +75,7 @@ class _Secret:
         self.most = most = dict[str, float]()  # what a stem, or one that means the same, may say of all units
         self.whole = 0.0  # the weights of all units
         for number, chunk in enumerate(_chunks(hides, known)):
-            for unit in _units(chunk):
+            for unit in chunk:
                 telling = [
                     (one, _weight(one, known, sayable)) for one in unit if one not in names and one not in self.own
                 ]
@@ -124,35 +120,29 @@ def _weight(one: str, known: Meaning, sayable: frozenset[str]) -> float:
     return (_COMMON if one in known.common or one.isdecimal() else 1.0) * (_SAYABLE if one in sayable else 1.0)
 
 
-def _chunks(text: str, known: Meaning) -> list[list[Spelled]]:
-    """The content words, together as they stand."""
-    chunks: list[list[Spelled]] = [[]]
-    end = 0
+def _chunks(text: str, known: Meaning) -> list[list[list[str]]]:
+    """The content words as they stand together, each for itself, but a name of several words as one: "Doctor Ilse Maren"."""
+    chunks: list[list[list[str]]] = [[]]
     said = words(text)
     little = known.function
     if sum(word in little for word in said) < _ENGLISH * len(said):
         little = frozenset(word for word in said if len(word) <= _SHORT)
-    for span, word, one in zip(spans(text), said, stems(text), strict=True):
-        between = text[end : span.start()]
-        if between != " " and not _DIVIDES.isdisjoint(between):
+    of_a_name = begun = False
+    for gap, spelled, word, one in zip(WORD.split(text), WORD.findall(text), said, stems(text), strict=False):
+        begun = begun or bool(gap)
+        if gap != " " and not _DIVIDES.isdisjoint(gap):
             chunks.append([])
-        if word not in little:
-            chunks[-1].append((span, one))
-        elif word not in _JOINS:
-            chunks.append([])
-        end = span.end()
-    return [chunk for chunk in chunks if chunk]
-
-
-def _units(chunk: list[Spelled]) -> list[list[str]]:
-    """Each word for itself, but a name of several words is one unit: "Doctor Ilse Maren"."""
-    units = [[chunk[0][1]]]
-    for (before, _), (span, one) in pairwise(chunk):
-        if before.start() and before[0][0].isupper() and span[0][0].isupper() and span.start() - before.end() == 1:
-            units[-1].append(one)
+        if word in little:
+            of_a_name = False
+            if word not in _JOINS:
+                chunks.append([])
+        elif of_a_name and spelled[0].isupper() and len(gap) == 1 and chunks[-1]:
+            chunks[-1][-1].append(one)
         else:
-            units.append([one])
-    return units
+            chunks[-1].append([one])
+            of_a_name = begun and spelled[0].isupper()
+        begun = True
+    return [chunk for chunk in chunks if chunk]
 
 
 def _exact(secret: _Secret, turn: Turn) -> int | None:

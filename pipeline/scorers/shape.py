@@ -86,8 +86,9 @@ def box_length(turn: Turn, *, words: int = 60, characters: int = 400) -> Score:
 
 _PLENTY = 20_000  # characters; nobody keeps a longer reply for its format
 _EMOTES = ("any", "asterisks", "parentheses", "none")
-_SUSPECT = re.compile(r"[#<>{}\[\]|\\`$%&•●▪◦‣_~\n:：=\u20e3]|\*\*|\A[-*+] |1[.)] |www\.")
-_PROSE = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,;!?'\"-()+"  # no mark of _SUSPECT, but for the first
+_MARK = re.compile(r"[#<>{}\[\]|\\`$%&•●▪◦‣_~\n:：=\u20e3]")
+_MARKS = ("**", "1. ", "1) ", "www.")
+_BULLET = ("- ", "* ", "+ ")
 _TAGS = (
     r"b|i|u|em|strong|small|br|p|div|span|hr|h[1-6]|ul|ol|li|a|img|code|pre|sub|sup|table|tr|td|th|font|center|blockquote"
     r"|think|thinking|thought|thoughts|action|actions|speech|say|dialog|dialogue|emote|emotion|mood|narration|narrator|scene"
@@ -100,26 +101,52 @@ _BLANK = (  # what stands in a placeholder
     r"|item|object|weapon|amount|number|price|quantity|date|time|quest|target|noun|adjective|verb|profession|occupation)"
     r"(?: name| here| of [\w ]{1,20})?|(?:insert|enter|fill in) [^\]>}\n]{1,40}|his/her|he/she|him/her"
 )
-_FORMATS = {
-    "a chat template's token": r"<[|｜][^|｜<>\n]{1,40}[|｜]>|\[/?INST\]|<</?SYS>>"
-    r"|^#{2,4} ?(?:Instruction|Response|Human|Assistant|User|System)\b",
-    "a heading": r"^[^\S\n]{0,3}#{1,6}[^\S\n]+[^\s#][^\n]{0,80}|^[^\s\n][^\n]{0,80}\n(?:={3,}|-{3,})[^\S\n]*$",
-    "a rule": r"^[^\S\n]{0,3}(?:-[ ]?){3,}$|^[^\S\n]{0,3}(?:\*[ ]?){3,}$|^[^\S\n]{0,3}(?:[_=][ ]?){3,}$",
-    "a table": r"^[^\S\n]{0,3}\|[^\n]{0,300}\|[^\S\n]*$|(?<!-)-{2,}\|[ :]?-{2,}",
-    "a quotation mark of markdown": r"^[^\S\n]{0,3}>{1,3}(?:[^\S\n]+\S|[A-Za-z\"“])[^\n]{0,80}",
-    "code": r"```|^~~~|`[^`'\n]{1,200}`(?!`)",
-    "bold": r"(?<![A-Za-z0-9*])\*{2,3}(?=[^\s*])[^*\n]{1,300}(?<=\S)\*{2,3}(?![A-Za-z0-9*])"
-    r"|(?<![\w])__(?=[^\W_])[^_\n]{1,300}__(?!\w)|(?<![\w~])~~(?=[^\s~])[^~\n]{1,200}~~|^\*\*(?=[^\s*])",
-    "a link": r"\]\([^)\s]{1,300}\)|\bhttps?://|\bwww\.\w",
-    "a tag": rf"</[A-Za-z][\w:-]{{0,30}}\s?>|<(?:{_TAGS})(?:\s[^<>\n]{{0,100}})?/?>|<[A-Za-z][\w-]{{0,30}}\s?/>"
-    r"|<[A-Za-z][\w-]{0,30}\s[\w-]{1,30}=[^<>\n]{1,200}>|<!--|&(?:nbsp|amp|quot|lt|gt|apos|#\d{2,5});",
-    "a placeholder": rf"\{{\{{[^{{}}\n]{{1,60}}\}}\}}|(?<!\w)\$?\{{[A-Za-z_][\w .'-]{{0,40}}\}}|\[(?:{_BLANK})\]|<(?:{_BLANK})>"
-    r"|%[A-Za-z][A-Za-z_]{2,20}%|(?<!\w)\$(?:[a-z]+_[a-z_]+|[Nn]ame|NAME|[Pp]layer|PLAYER)\b|(?<!_)_{4,}(?!_)",
-    "JSON": r"[{\[]\s{0,8}[\"“'][\w .-]{1,40}[\"”']\s?:\s?|^\s{0,4}\"[\w .-]{1,40}\"\s?:\s?[\"\[{\d]|\A\s*\[\s?\"[^\"\n]{0,200}\"\s?[,\]]|\A\s*\{\s",
-    "LaTeX": r"\\(?:[A-Za-z]{2,}|[(){}\[\]]|[nt](?![A-Za-z]))|\$\$[^$\n]{1,80}\$\$|\$[^$\n]{1,80}[\\^=_][^$\n]{0,80}\$",
+# Each with marks, in lower case, of which it has one: the patterns of the others need not be tried.
+_LISTED = {
+    "a chat template's token": (
+        ("<", "[", "#"),
+        r"<[|｜][^|｜<>\n]{1,40}[|｜]>|\[/?INST\]|<</?SYS>>"
+        r"|^#{2,4} ?(?:Instruction|Response|Human|Assistant|User|System)\b",
+    ),
+    "a heading": (
+        ("#", "===", "---"),
+        r"^[^\S\n]{0,3}#{1,6}[^\S\n]+[^\s#][^\n]{0,80}|^[^\s\n][^\n]{0,80}\n(?:={3,}|-{3,})[^\S\n]*$",
+    ),
+    "a rule": (
+        ("--", "- -", "**", "* *", "_", "="),
+        r"^[^\S\n]{0,3}(?:-[ ]?){3,}$|^[^\S\n]{0,3}(?:\*[ ]?){3,}$|^[^\S\n]{0,3}(?:[_=][ ]?){3,}$",
+    ),
+    "a table": (("|",), r"^[^\S\n]{0,3}\|[^\n]{0,300}\|[^\S\n]*$|(?<!-)-{2,}\|[ :]?-{2,}"),
+    "a quotation mark of markdown": ((">",), r"^[^\S\n]{0,3}>{1,3}(?:[^\S\n]+\S|[A-Za-z\"“])[^\n]{0,80}"),
+    "code": (("`", "~~~"), r"```|^~~~|`[^`'\n]{1,200}`(?!`)"),
+    "bold": (
+        ("**", "__", "~~"),
+        r"(?<![A-Za-z0-9*])\*{2,3}(?=[^\s*])[^*\n]{1,300}(?<=\S)\*{2,3}(?![A-Za-z0-9*])"
+        r"|(?<![\w])__(?=[^\W_])[^_\n]{1,300}__(?!\w)|(?<![\w~])~~(?=[^\s~])[^~\n]{1,200}~~|^\*\*(?=[^\s*])",
+    ),
+    "a link": (("](", "://", "www."), r"\]\([^)\s]{1,300}\)|\bhttps?://|\bwww\.\w"),
+    "a tag": (
+        ("<", "&"),
+        rf"</[A-Za-z][\w:-]{{0,30}}\s?>|<(?:{_TAGS})(?:\s[^<>\n]{{0,100}})?/?>|<[A-Za-z][\w-]{{0,30}}\s?/>"
+        r"|<[A-Za-z][\w-]{0,30}\s[\w-]{1,30}=[^<>\n]{1,200}>|<!--|&(?:nbsp|amp|quot|lt|gt|apos|#\d{2,5});",
+    ),
+    "a placeholder": (
+        ("{", "[", "<", "%", "$", "____"),
+        rf"\{{\{{[^{{}}\n]{{1,60}}\}}\}}|(?<!\w)\$?\{{[A-Za-z_][\w .'-]{{0,40}}\}}|\[(?:{_BLANK})\]|<(?:{_BLANK})>"
+        r"|%[A-Za-z][A-Za-z_]{2,20}%|(?<!\w)\$(?:[a-z]+_[a-z_]+|[Nn]ame|NAME|[Pp]layer|PLAYER)\b|(?<!_)_{4,}(?!_)",
+    ),
+    "JSON": (
+        ("{", "[", '"'),
+        r"[{\[]\s{0,8}[\"“'][\w .-]{1,40}[\"”']\s?:\s?|^\s{0,4}\"[\w .-]{1,40}\"\s?:\s?[\"\[{\d]|\A\s*\[\s?\"[^\"\n]{0,200}\"\s?[,\]]|\A\s*\{\s",
+    ),
+    "LaTeX": (
+        ("\\", "$"),
+        r"\\(?:[A-Za-z]{2,}|[(){}\[\]]|[nt](?![A-Za-z]))|\$\$[^$\n]{1,80}\$\$|\$[^$\n]{1,80}[\\^=_][^$\n]{0,80}\$",
+    ),
 }
-_FORMAT = re.compile("|".join(f"({pattern})" for pattern in _FORMATS.values()), re.MULTILINE | re.IGNORECASE)
-_REASONS = tuple(_FORMATS)
+_FORMATS = {
+    reason: (marks, re.compile(pattern, re.MULTILINE | re.IGNORECASE)) for reason, (marks, pattern) in _LISTED.items()
+}
 
 _ITEM = re.compile(
     r"^[^\S\n]{0,8}(?:([-+])[^\S\n]+(?=\S)|(\*)[^\S\n]+(?=[^*\n]+$)|([•●▪◦‣][^\S\n]*)|(\(?\d{1,2}[.)])[^\S\n]+(?=\S)"
@@ -158,17 +185,26 @@ def plain_format(turn: Turn, *, emotes: str = "any") -> Score:
         return SILENT
     if emotes != "any" and (found := _gesture(text, emotes)):
         return Score(0.0, f"a gesture, where emotes are {emotes!r}", found[:120])
-    # Most replies have but letters and the marks of plain prose: to delete those is faster than any pattern.
-    prose = text.isascii() and not text.encode().translate(None, _PROSE) and text[0] not in "-+"
-    if (prose and "www." not in text) or not _SUSPECT.search(text):
+    if not (_MARK.search(text) or text.startswith(_BULLET) or any(map(text.__contains__, _MARKS))):
         return GOOD
-    if match := _FORMAT.search(text):
-        return Score(0.0, f"has {_REASONS[(match.lastindex or 1) - 1]}", match[0].strip()[:120])
+    if formatted := _format(text):
+        reason, shown = formatted
+        return Score(0.0, f"has {reason}", shown[0].strip()[:120])
     if (match := _LABEL.search(text)) or (match := _own_label(turn.item.npc.name, text)):
         return Score(0.0, "has a speaker's label", match[0][:120])
     if found := _list(text):
         return Score(0.0, "has a list", found[:120])
     return GOOD
+
+
+def _format(text: str) -> tuple[str, re.Match[str]] | None:
+    """The first one, and what it is."""
+    lowered = text.lower()
+    tried = [
+        (reason, pattern) for reason, (marks, pattern) in _FORMATS.items() if any(map(lowered.__contains__, marks))
+    ]
+    found = [(reason, match) for reason, pattern in tried if (match := pattern.search(text))]
+    return min(found, key=lambda it: it[1].start(), default=None)
 
 
 def _list(text: str) -> str:
