@@ -244,9 +244,12 @@ def _nearly(turn: Turn, prompt: _Prompt, near: int, of_rules: int, after_cue: in
     """Where stretches of telling words that stand so in the prompt add up, or ""."""
     said, function = words(turn.text)[:_WORDS], prompt.function
     told = [one for word, one in zip(said, stems(turn.text), strict=False) if word not in function]
-    theirs = [*map(prompt.telling.__contains__, told)]
-    starts = (at for at, three in enumerate(zip(theirs, theirs[1:], theirs[2:], strict=False)) if all(three))
-    if not any(_in_a_row(told[at : at + 3]) in prompt.told_row for at in starts):  # nothing that counts is shorter
+    row = 0
+    for end, one in enumerate(told, 1):
+        row = row + 1 if one in prompt.telling else 0
+        if row > 2 and _in_a_row(told[end - 3 : end]) in prompt.told_row:  # nothing that counts is shorter
+            break
+    else:
         return ""
     grams = list(_runs(told, 3))
     asked = _grams([turn.line[:_INDEXED]], prompt.function)
