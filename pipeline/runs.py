@@ -10,6 +10,7 @@ run.arms             the runs of an evaluation's arms, by name
 """
 
 import json
+import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.excerpt import Excerpt
 
-_TIMES = ("e2e", "ttft", "ttfv", "tpot")
-_WAITS = ("queue", "limiter")
+_TIMES = ("e2e", "ttft", "ttfv", "tpot", "queue")
 _QUANTILES = (50, 90, 95, 99)
 _REPLY = ("item_id", "turn")  # runs of older versions have one turn, and no column for it
 
@@ -99,18 +99,18 @@ class Run:
         them), clustered by persona.
 
         `e2e` is the whole reply, `ttft` its first token and `ttfv` the first that a player sees (where replies streamed), `tpot`
-        each further token. `queue` and `limiter` are waits on our side before a reply was asked for, if there were any. What was
-        asked for contrast does not count. A run of imported conversations has no rows: nobody looked at a clock.
+        each further token, `queue` the wait on our side from when it should have been asked for, if there was any. What was asked for
+        contrast does not count. A run of imported conversations has no rows: nobody looked at a clock.
         """
         import pandas as pd
 
         from pipeline.stats import clustered_quantile
 
         rows = {}
-        for name in (*_TIMES, *_WAITS):
+        for name in _TIMES:
             timed = self.times(name, "persona_id")
             same = name == "ttfv" and timed["ttfv"].tolist() == self.times("ttft")["ttft"].tolist()
-            if len(timed) and not same and (name not in _WAITS or timed[name].any()):
+            if len(timed) and not same and timed[name].any():
                 seconds, personas = timed[name].tolist(), timed["persona_id"].tolist()
                 found = [clustered_quantile(seconds, personas, q / 100) for q in _QUANTILES]
                 rows[name] = [len(timed), *(end for one in found for end in (one.value, one.low, one.high))]
@@ -143,7 +143,9 @@ class Run:
     def dataset(self, config: str = "sft", split: str | None = None) -> "Dataset | DatasetDict":
         """The run's dataset as `datasets` loads it, without any network: all splits by name, or one. Raises ConfigError, naming
         what there is, for a config or a split that is not there."""
-        import datasets
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in a notebook; its bars are not missed
+            import datasets
 
         folder = self._made()
         splits: dict[str, list[str]] = {}
