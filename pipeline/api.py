@@ -75,7 +75,7 @@ def _run(name: str, run: Any, options: Mapping[str, Any]) -> Run:
     if not context.params["quiet"]:
         watch.say(outcome.text)
     if outcome.unfinished:
-        watch.say(outcome.unfinished)
+        watch.warn(outcome.unfinished)
     if outcome.code == 130:
         raise KeyboardInterrupt(outcome.unfinished)
     return load_run(outcome.path)

@@ -71,7 +71,8 @@ class Meter:
 
     def left(self, now: float) -> str:
         came = self.done - self._begun_with
-        return f"{duration((self.total - self.done) * (now - self.begun) / came)} left" if came else ""
+        to_come = self.total - self.done
+        return f"{duration(to_come * (now - self.begun) / came)} left" if came and to_come > 0 else ""
 
     def line(self, now: float) -> str:
         parts = (f"{self.done}/{self.total} {self.what}", self.fates(), self.rates(now), self.left(now))
