@@ -70,7 +70,7 @@ def latency(*runs: "Run", of: str = "e2e") -> "Figure":
         axes.set(xlim=(0, None), ylim=(0, 1.02), xlabel=f"seconds to {what}", ylabel="share of the replies")
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         _title(figure, " ".join(dict.fromkeys(_load(run) for run in runs)))
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside lower left")
     return figure
 
 

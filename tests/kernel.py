@@ -26,7 +26,7 @@ def executed(path: Path, folder: Path, **environment: str) -> nbformat.NotebookN
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
     )
-    client.execute(env={**os.environ, **environment})
+    client.execute(env={**os.environ, "TQDM_DISABLE": "1", **environment})
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

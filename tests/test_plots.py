@@ -119,7 +119,7 @@ def test_latency_marks_the_quantiles_that_are_told(generated, arms):
     assert [half, most] == generated.latency().loc["e2e", ["p50", "p95"]].tolist()
     assert "not streaming" in axes.figure.get_suptitle()
     (axes,) = plots.latency(*arms).axes
-    assert [text.get_text().split(":")[0] for text in axes.get_legend().get_texts()] == ["cool", "hot"]
+    assert [text.get_text().split(":")[0] for text in axes.figure.legends[0].get_texts()] == ["cool", "hot"]
 
 
 def test_what_was_not_measured_is_said(generated):
