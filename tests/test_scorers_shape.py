@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.records import Completion, Item, Turn
-from pipeline.scorers.shape import box_length, finished, non_empty, plain_format
+from pipeline.scorers.shape import _FORMATS, box_length, finished, non_empty, plain_format
 
 
 def turn(text, name="Hroth", examples=(), finish_reason=None):
@@ -255,3 +255,53 @@ def test_a_hostile_reply_of_100_kb_takes_no_time(piece):
         plain_format(turn(text), emotes=emotes)
         plain_format(turn("Six. " + text + " Four."), emotes=emotes)
     finished(turn(text))
+
+
+PIECES = (
+    *(
+        "#",
+        "##",
+        " ",
+        "\n",
+        "---",
+        "- ",
+        "-",
+        "**",
+        "*",
+        "_",
+        "__",
+        "=",
+        "|",
+        "<b>",
+        "<s>",
+        "<name>",
+        "[name]",
+        "[INST]",
+    ),
+    *(
+        "{{x}}",
+        "{",
+        "${a}",
+        "$name",
+        "%NAME%",
+        "`",
+        "~~~",
+        "~~",
+        "](x)",
+        "http://a",
+        "WWW.a",
+        '"a": ',
+        "[",
+        "\\n",
+        "$x^2$",
+    ),
+    *(">", "&amp;", "word", "1. ", ":", "<|im|>", "ı", "ſ"),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_no_format_is_there_without_a_mark_of_its_own(text):
+    for reason, (marks, pattern) in _FORMATS.items():
+        if pattern.search(text):
+            assert any(mark in text.lower() for mark in marks), reason

@@ -183,6 +183,21 @@ def test_a_persona_that_is_not_of_the_run_can_be_scored_and_nobody_is_compared_w
     assert Voice([PIM]).score(turn("And then I ran and then I ran, and then Button ran!", PIM)).value > 0.5
 
 
+@pytest.mark.parametrize("people", [[], PEOPLE[:1], PEOPLE])
+def test_voices_read_together_are_those_read_alone(people):
+    said = ["Aye, little fish, come and sit by me, the tea is hot.", "Hm?", "", "And then I ran and then I ran!"]
+    said += [
+        "And then the goose came and I ran like a mill. " * 3,
+        "I am here to assist you with anything you need. " * 99,
+    ]
+    turns = [turn(text, npc) for text in said for npc in PEOPLE]
+    voice = Voice(people)
+    alone = [Voice(people).score(one) for one in turns]
+    assert voice.score_all(turns) == alone
+    assert voice.score_all(turns[:-3]) == alone[:-3]  # without the longest
+    assert voice.score_all([]) == []
+
+
 def test_many_personas_with_much_to_say_stay_small():
     many = (
         persona(f"P{number}", examples=[" ".join(f"w{number}x{word}" for word in range(5000))]) for number in range(100)
