@@ -71,7 +71,7 @@ def here(run):
     with opened(run) as produced:
         training = TrainingPrompt(produced.config, Templates(produced.config.prompts))
         panel = load_criteria(produced.config.settings).panel(list)
-        return whole(judged(produced, panel, rows_of(produced, training), training, SPLIT))
+        return whole(judged(produced, panel, rows_of(produced, panel, training), training, SPLIT))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

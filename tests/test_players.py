@@ -168,7 +168,7 @@ def test_several_processes_judge_conversations_as_one_does(inputs, tmp_path):
     with opened(tmp_path / "run") as produced:
         training = TrainingPrompt(produced.config, Templates(produced.config.prompts))
         panel = load_criteria(produced.config.settings).panel(list)
-        here = whole(judged(produced, panel, rows_of(produced, training), training, SPLIT))
+        here = whole(judged(produced, panel, rows_of(produced, panel, training), training, SPLIT))
         there = whole(by_children(produced, SPLIT, 2))
     assert [row["turn"] for row in here["replies"]] == [0, 1, 2] * 8 and "said" in here["rows"][0]
     assert there == here
