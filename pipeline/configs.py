@@ -166,6 +166,7 @@ class Waiting:
                     put("kto", name, _chosen(labelled, told & (split == index)))
                     if pairs_here[0] is not None:
                         put("preference", name, _chosen(pairs_here[0], paired == index))
+                pa.default_memory_pool().release_unused()
             if self._several:
                 for name, rows in talks.take(whole=True):
                     put("conversations", name, rows)

@@ -61,6 +61,8 @@ class TableWriter:
             self._flush()
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
+            pa.default_memory_pool().release_unused()  # what the columns were encoded in
             if whole:
                 os.replace(self._aside, self.path)
             else:
