@@ -66,7 +66,8 @@ def _run(name: str, run: Any, options: Mapping[str, Any]) -> Run:
     arguments = [*_arguments(command, options), *([] if run is None else ["--", _path(run)])]
     do = {"generate": commands.generate, "eval": commands.evaluate, "curate": commands.curate}[name]
     try:
-        with command.make_context(name, arguments) as context, as_guest():
+        inside = click.Context(cli, info_name="pipeline", **cli.context_settings)
+        with command.make_context(name, arguments, parent=inside) as context, as_guest():
             watch = watcher(quiet=context.params["quiet"])
             outcome = do(context.params, watch)
     except click.ClickException as exc:

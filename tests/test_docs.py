@@ -20,9 +20,10 @@ def table_of_options() -> str:
 
     commands = [(name, command) for name, command in cli.commands.items() if name != "personas"]
     commands += [(f"personas {name}", command) for name, command in cli.commands["personas"].commands.items()]
+    inside = click.Context(cli, info_name="pipeline", **cli.context_settings)
     rows: dict[tuple[str, str], list[str]] = {}
     for name, command in commands:
-        context = command.make_context(name, [], resilient_parsing=True)
+        context = command.make_context(name, [], parent=inside, resilient_parsing=True)
         for param in command.params:
             if isinstance(param, click.Option):
                 spelled, said = param.get_help_record(context)

@@ -102,8 +102,10 @@ def test_a_template_that_fails_on_a_row_costs_the_row_and_no_more(tmp_path):
 
 
 @pytest.mark.parametrize("option, name", [("train_prompt", "npc/shrot"), ("train_format", "transcirpt")])
-def test_a_template_that_is_not_there_is_named_with_those_that_are(option, name):
-    with pytest.raises(ConfigError, match=rf"no template '(formats/)?{name}.j2'.*npc/short"):
+def test_a_template_that_is_not_there_is_named_with_what_was_meant(option, name):
+    with pytest.raises(
+        ConfigError, match=rf"no template '(formats/)?{name}.j2'.*Did you mean (npc/short|formats/transcript)\?"
+    ):
         training(**{option: name})
 
 
