@@ -60,9 +60,11 @@ def _funnel(summary: dict[str, Any]) -> list[str]:
 
 def _fitting(example: str, room: int) -> str:
     """In so many columns of a terminal: what was said gives way, the reason at the end stays."""
+    if len(example) <= room:
+        return example
     said, opened, reason = example.rpartition(" (")
-    left = room - len(f"...{opened}{reason}")
-    return f"{said[:left].rstrip('. ')}...{opened}{reason}" if len(example) > room and left >= _LEAST_SAID else example
+    left = max(room - len(f"...{opened}{reason}"), _LEAST_SAID)
+    return f"{said[:left].rstrip('. ')}...{opened}{reason}"
 
 
 def _dataset(summary: dict[str, Any], folder: Path) -> list[str]:

@@ -73,7 +73,7 @@ def main() -> None:
         for name, (path, usual) in pictures.items():
             for width in widths or [usual]:
                 shown = browser.open(path, width=width)
-                height = min(shown("document.documentElement.scrollHeight"), 4000 if widths else 1100)
+                height = min(shown("Math.ceil(document.body.getBoundingClientRect().height)"), 4000 if widths else 1100)
                 size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
                 shown.ask("Emulation.setDeviceMetricsOverride", **size)
                 taken = (Path.cwd() if widths else images) / (f"{name}-{width}.png" if widths else f"{name}.png")
