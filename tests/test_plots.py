@@ -97,7 +97,6 @@ def figures(generated, arms, tables):
 def test_every_figure_is_a_modest_picture_whose_texts_are_all_inside_and_apart(generated, arms, tables):
     for name, figure in figures(generated, arms, tables):
         pixels, texts = drawn(figure)
-        __import__("pathlib").Path(f"/work/tmp/i3/play/t_{name}.png").write_bytes(figure._repr_png_())
         high, wide, _ = pixels.shape
         assert wide == 720 and high < 900 and len(figure._repr_png_()) < 60_000, name
         assert (pixels[0, :, :3] == 1).all(), name  # white
