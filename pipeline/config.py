@@ -31,6 +31,11 @@ class LLMSettings:
         default_factory=lambda: {"max_new_tokens": 250, "temperature": 0.7}, repr=False
     )
 
+    @property
+    def address(self) -> str:
+        """Of the server: `host`, and `path` where somebody set it."""
+        return self.host.rstrip("/") + (f"/{self.path.lstrip('/')}" if self.path else "")
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "LLMSettings":
         given: dict[str, Any] = {}

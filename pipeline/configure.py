@@ -206,8 +206,7 @@ def server_options(options: dict[str, Any]) -> dict[str, Any]:
     server = options["server"]
     if server is None and os.environ.get("LLM_HOST") and not (options["model_path"] or options["lora"]):
         settings = LLMSettings.from_environment()
-        path = f"/{settings.path.lstrip('/')}" if settings.path else ""
-        return found | {"server": settings.host.rstrip("/") + path, "headers": settings.headers}
+        return found | {"server": settings.address, "headers": settings.headers}
     if server in (None, "embedded"):
         if extra := sorted(given() & set(_NOT_EMBEDDED)):
             raise click.UsageError(

@@ -229,9 +229,7 @@ async def _servers(server: str | None, project: Project, ports: Mapping[int, str
             asking.append(_asked(f"{wanted}: " if target.url != wanted else "", target, "wrong"))
         elif from_environment:
             settings = LLMSettings.from_environment()
-            path = f"/{settings.path.lstrip('/')}" if settings.path else ""
-            target = _address(settings.host.rstrip("/") + path)
-            asking.append(_asked("LLM_HOST: ", target, "wrong", settings.headers))
+            asking.append(_asked("LLM_HOST: ", _address(settings.address), "wrong", settings.headers))
     except ConfigError as exc:
         found.append(Finding("server", "wrong", str(exc)))
     if server is None:

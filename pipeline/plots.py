@@ -112,11 +112,11 @@ def funnel(run: "Run") -> "Figure":
 
 
 def scores(*runs: "Run") -> "Figure":
-    """The mean of each score with its 95 % interval. Scores of which less is better have scales of their own, with a stroke
-    at as much as a reply may have."""
+    """The mean of each score with its 95 % interval. Scores that have a greatest value have scales of their own, with a
+    stroke at it."""
     frames = [run.scores() for run in runs]
     order = list(dict.fromkeys(name for frame in frames for name in frame.index))
-    rates = [name for name in order if any(frame["most"].get(name) == frame["most"].get(name, 0.0) for frame in frames)]
+    rates = [name for name in order if any(frame["most"].reindex([name]).notna().any() for frame in frames)]
     shares = [name for name in order if name not in rates]
     panels = [part for part in (shares, *([name] for name in rates)) if part]
     if not panels:
@@ -134,7 +134,8 @@ def scores(*runs: "Run") -> "Figure":
                 axes.set(xlim=(-0.02, 1.02), xlabel="mean score: 1 is good; 95 % interval, by persona")
             else:
                 axes.plot(bounds["most"], range(len(part)), "|", color="black", markersize=14)
-                axes.set(xlim=(0, None), xlabel="mean score: less is better; 95 % interval, by persona")
+                less = ": less is better" if bounds["least"].isna().all() else ""
+                axes.set(xlim=(0, None), xlabel=f"mean score{less}; 95 % interval, by persona")
         if len(runs) > 1:
             figure.legend(*sheet[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure

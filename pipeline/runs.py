@@ -216,10 +216,8 @@ class Run:
 
     def _criteria(self) -> dict[str, Any]:
         """What the dataset was made by."""
-        import yaml
-
-        made_by: dict[str, Any] = yaml.safe_load((self._made() / "curation.yaml").read_text("utf-8"))
-        return made_by
+        self._made()  # raises where there is none
+        return self._folder.criteria()
 
     def _check_single(self) -> None:
         if arms := self.manifest.get("arms"):
@@ -235,10 +233,13 @@ class Run:
             raise ConfigError(f"{self._folder.dataset}: gone. It is made again by: pipeline curate {self.path}")
         return self._folder.dataset
 
-    def __await__(self) -> Generator[None, None, "Run"]:
+    def __await__(self) -> Generator[Any, None, "Run"]:
         """It is done already: `run = await pipeline.generate(...)` is the same as without `await`."""
-        return self
-        yield  # which makes this a generator
+
+        async def itself() -> Run:
+            return self
+
+        return itself().__await__()
 
     def __repr__(self) -> str:
         state = "finished" if self.manifest.get("finished") else "not finished"

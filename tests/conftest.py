@@ -26,3 +26,15 @@ def no_folder_is_settled():
 @pytest.fixture
 def no_waiting_between_attempts(monkeypatch):
     monkeypatch.setattr(random, "random", lambda: 0.0)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """What `pipeline init` writes, and we are in it; no server is named in the environment."""
+    from pipeline.starter import make_starter
+
+    for name in [name for name in os.environ if name.startswith("LLM_")]:
+        monkeypatch.delenv(name)
+    make_starter(tmp_path / "my")
+    monkeypatch.chdir(tmp_path / "my")
+    return tmp_path / "my"

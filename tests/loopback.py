@@ -7,6 +7,7 @@ import traceback
 
 import httpx
 import pytest
+from wire import Wire
 
 from pipeline.transport import AiohttpTransport
 
@@ -16,44 +17,13 @@ SECRET = "s3cret"  # by this name only, or the lines of source in a traceback wo
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
-class Loopback:
-    """A server that reads whole requests and lets `answer(writer)` write what it likes.
-
-    An answer that writes nothing is a server that stalls: it goes on reading, and so notices when the client leaves.
-    """
-
-    def __init__(self, answer, tls=None):
-        self.answer, self.tls = answer, tls
-        self.connections, self.requests, self.client_left = 0, [], asyncio.Event()
-        self._tasks = set()
+class Loopback(Wire):
+    """Its address ends with a slash: the transport is asked for it as it is."""
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self.tls, backlog=512)
-        self.port = self._server.sockets[0].getsockname()[1]
-        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/"
+        await super().__aenter__()
+        self.url += "/"
         return self
-
-    async def __aexit__(self, *exc_info):
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _connected(self, reader, writer):
-        self.connections += 1
-        self._tasks.add(asyncio.current_task())
-        try:
-            while not writer.is_closing():
-                head = await reader.readuntil(b"\r\n\r\n")
-                fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:-2])
-                self.requests.append(head + await reader.readexactly(int(fields.get(b"content-length", 0))))
-                await self.answer(writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.client_left.set()
-        except asyncio.CancelledError:  # the test is over; a handler that dies of it would be logged as an error
-            pass
-        finally:
-            writer.close()
 
 
 def sends(*pieces, then=None):
@@ -89,7 +59,11 @@ async def fetch(transport, url, **request):
 
 def ask(answer, *, options=None, tls=None, **request):
     async def main():
-        async with asyncio.timeout(10), Loopback(answer, tls) as server, AiohttpTransport(**options or {}) as transport:
+        async with (
+            asyncio.timeout(10),
+            Loopback(answer, tls=tls) as server,
+            AiohttpTransport(**options or {}) as transport,
+        ):
             return await fetch(transport, server.url, **request)
 
     return asyncio.run(main())

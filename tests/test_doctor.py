@@ -3,7 +3,6 @@
 import asyncio
 import http.server
 import json
-import os
 import re
 import socket
 import threading
@@ -18,7 +17,6 @@ from wire import unused_port
 from pipeline import models
 from pipeline.cli import cli
 from pipeline.doctor import PORTS, Finding, examine
-from pipeline.starter import make_starter
 
 KEYS = (
     "sk-marker-api-0123456789",
@@ -29,13 +27,8 @@ KEYS = (
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> Path:
-    """A new folder of one's own, in which no server is named."""
-    for name in [name for name in os.environ if name.startswith("LLM_")]:
-        monkeypatch.delenv(name)
-    make_starter(tmp_path / "my")
-    monkeypatch.chdir(tmp_path / "my")
-    return tmp_path / "my"
+def here(own) -> Path:
+    return own
 
 
 def looked(server: str | None = None, ports: tuple[int, ...] = ()) -> list[Finding]:

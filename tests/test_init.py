@@ -32,16 +32,6 @@ def pipeline(*words: object) -> str:
     return done.output
 
 
-@pytest.fixture
-def own(tmp_path, monkeypatch) -> Path:
-    """A new folder of one's own, and we are in it."""
-    for name in [name for name in os.environ if name.startswith("LLM_")]:
-        monkeypatch.delenv(name)
-    make_starter(tmp_path / "my")
-    monkeypatch.chdir(tmp_path / "my")
-    return tmp_path / "my"
-
-
 def served_by(server: FakeServer) -> None:
     file = Path("pipeline.toml")
     file.write_text(file.read_text("utf-8").replace('http://127.0.0.1:5000"\n', f'{server.url}"\n'), "utf-8")

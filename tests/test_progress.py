@@ -93,9 +93,8 @@ def test_a_run_that_is_complete_already_says_nothing_of_progress(inputs, tmp_pat
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 def test_in_a_terminal_there_is_a_bar_and_still_nothing_obeyed(inputs, tmp_path):
-    import pty
+    from terminal import in_a_terminal
 
-    master, slave = pty.openpty()
     with FakeServer(fault=evil, models=("a\x1b]0;title\x07model",)) as server:
         command = [
             sys.executable,
@@ -106,22 +105,10 @@ def test_in_a_terminal_there_is_a_bar_and_still_nothing_obeyed(inputs, tmp_path)
             server.url,
             *inputs,
             "--out",
-            str(tmp_path / "r"),
+            tmp_path / "r",
         ]
-        done = subprocess.Popen(command, stderr=slave, stdout=subprocess.PIPE, env={**os.environ, "TERM": "xterm"})
-        os.close(slave)
-        shown = b""
-        while True:
-            try:
-                piece = os.read(master, 4096)
-            except OSError:  # Linux: the other end was closed
-                break
-            if not piece:
-                break
-            shown += piece
-        stdout, _ = done.communicate(timeout=60)
-    os.close(master)
-    assert done.returncode == 1
+        code, shown, stdout = in_a_terminal(command, stdout=subprocess.PIPE, env={**os.environ, "TERM": "xterm"})
+    assert code == 1
     assert "━".encode() in shown and b"8/8" in shown
     assert b"\x1b]0;" not in shown and b"\x07" not in shown
     assert obeyed(stdout.decode()) == []

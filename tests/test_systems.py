@@ -193,33 +193,20 @@ def test_every_command_that_tells_tells_it_as_json_too():
 @pytest.mark.parametrize("environment, obeys", [({}, True), ({"NO_COLOR": "1"}, True), ({"TERM": "dumb"}, False)])
 def test_a_terminal_gets_what_it_can_show(environment, obeys, made):
     """A bar that moves needs a terminal that obeys; NO_COLOR takes its colours, TERM=dumb all of it."""
-    import pty
+    from terminal import in_a_terminal
 
     folder, _ = made
-    ours, theirs = pty.openpty()
     clean = {
         k: v for k, v in os.environ.items() if not k.startswith("LLM_") and k not in ("NO_COLOR", "FORCE_COLOR", "CI")
     }
     with FakeServer(delay=0.3) as server:
         options = ["--personas", "my npcs.yaml", "--scenarios", "s.yaml", "--server", server.url, "--set", "voice=off"]
-        child = subprocess.Popen(
+        code, seen, out = in_a_terminal(
             [sys.executable, "-m", "pipeline", "generate", *options, "--out", f"t{time.monotonic_ns()}"],
-            cwd=folder, env=clean | {"TERM": "xterm-256color"} | environment, stderr=theirs, stdout=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
+            cwd=folder, env=clean | {"TERM": "xterm-256color"} | environment,
+            stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        os.close(theirs)
-        seen = b""
-        while True:
-            try:
-                got = os.read(ours, 65536)
-            except OSError:  # Linux's way to say that nobody writes any more
-                break
-            if not got:
-                break
-            seen += got
-        out, _ = child.communicate(timeout=60)
-        os.close(ours)
-    assert child.returncode == 0, seen
+    assert code == 0, seen
     assert b"\x1b" not in out  # a pipe is no terminal
     colours = re.findall(rb"\x1b\[[\d;]*m", seen)
     assert bool(re.search(rb"\x1b\[", seen)) == obeys

@@ -7,17 +7,21 @@ import asyncio
 
 
 class Wire:
-    """Reads whole requests and lets `answer(writer)` write what it likes. One that writes nothing is a server that stalls."""
+    """Reads whole requests and lets `answer(writer)` write what it likes.
 
-    def __init__(self, answer, host="127.0.0.1", port=0):
-        self.answer, self.host, self.port = answer, host, port
-        self.requests = []
+    One that writes nothing is a server that stalls: it goes on reading, and so notices when the client leaves.
+    """
+
+    def __init__(self, answer, host="127.0.0.1", port=0, tls=None):
+        self.answer, self.host, self.port, self.tls = answer, host, port, tls
+        self.connections, self.requests, self.client_left = 0, [], asyncio.Event()
         self._tasks = set()
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._connected, self.host, self.port)
+        self._server = await asyncio.start_server(self._connected, self.host, self.port, ssl=self.tls, backlog=512)
         self.port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        self.url = f"{'https' if self.tls else 'http'}://{host}:{self.port}"
         return self
 
     async def __aexit__(self, *exc_info):
@@ -35,6 +39,7 @@ class Wire:
         return [request.partition(b"\r\n\r\n")[2] for request in self.requests]
 
     async def _connected(self, reader, writer):
+        self.connections += 1
         self._tasks.add(asyncio.current_task())
         try:
             while not writer.is_closing():
@@ -42,7 +47,9 @@ class Wire:
                 fields = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:-2])
                 self.requests.append(head + await reader.readexactly(int(fields.get(b"content-length", 0))))
                 await self.answer(writer)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.client_left.set()
+        except asyncio.CancelledError:  # the test is over; a handler that dies of it would be logged as an error
             pass
         finally:
             writer.close()

@@ -6,19 +6,15 @@ Needs Chromium, and what its README says the first command needs.
 """
 
 import os
-import pty
-import struct
-import subprocess
 import sys
 import tempfile
-from fcntl import ioctl
 from pathlib import Path
-from termios import TIOCSWINSZ
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import Browser  # noqa: E402
+from terminal import in_a_terminal  # noqa: E402
 
 COLUMNS = 100
 NEXT_FRAME = "\x1b[2K\x1b[1A\x1b[2K"  # the bar's two lines are wiped
@@ -28,23 +24,6 @@ pre {{ margin: 0; padding: 20px; color: #d8dae0; font: 14px/1.45 "DejaVu Sans Mo
 b {{ color: #8fd18f; font-weight: normal }}
 </style><pre><b>$ {command}</b>
 {said}</pre>"""
-
-
-def in_a_terminal(command: list[str], columns: int, folder: str) -> str:
-    """What it wrote, escape codes and all."""
-    master, slave = pty.openpty()
-    ioctl(slave, TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns)}
-    with subprocess.Popen(command, stdout=slave, stderr=slave, stdin=slave, env=environment, cwd=folder) as process:
-        os.close(slave)
-        said = b""
-        while True:
-            try:
-                said += os.read(master, 65536)
-            except OSError:  # the other end is closed
-                break
-    assert process.returncode == 0, said.decode()
-    return said.decode().replace("\r\n", "\n")
 
 
 def as_page(command: str, said: str) -> str:
@@ -66,7 +45,11 @@ def main() -> None:
     images = ROOT / ".github" / "images"
     images.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, Browser() as browser:
-        said = in_a_terminal([sys.executable, "-m", "pipeline", "generate", "--out", "runs/first"], COLUMNS, folder)
+        command = [sys.executable, "-m", "pipeline", "generate", "--out", "runs/first"]
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
+        code, shown, _ = in_a_terminal(command, columns=COLUMNS, env=environment, cwd=folder)
+        said = shown.decode().replace("\r\n", "\n")
+        assert code == 0, said
         page = Path(folder) / "terminal.html"
         page.write_text(as_page("pipeline generate --out runs/first", said), "utf-8")
         pictures = {"terminal": (page, 900), "report": (Path(folder) / "runs" / "first" / "report.html", 1100)}
