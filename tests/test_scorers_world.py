@@ -1,6 +1,10 @@
 """What keeps a persona in its world: the secret and the prompt stay unsaid, the world's words and the persona's facts are kept,
 and what a player writes in brackets has not happened. Fiction first: each flaw has its innocent double."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -116,6 +120,25 @@ def test_share_says_how_much_of_a_secret_may_be_told():
     told = turn(text, line="What is it?", **ABBOT)
     assert keeps_secret(told).value == 1
     assert keeps_secret(told, share=0.2).value == 0
+
+
+HALF_TOLD = {
+    "hides": "Her Founders' Day soup is flavoured with the last real chocolate, which she stole from Vault Delta.",
+    "knows": ["The day is short."],
+}
+
+
+@pytest.mark.parametrize("seed", ["1", "8"])
+def test_a_secret_just_half_told_is_told_in_whatever_order_a_process_has_its_sets(seed):
+    code = (
+        "from test_scorers_world import HALF_TOLD, keeps_secret, turn\n"
+        "print(keeps_secret(turn('The Founders\\' Day soup is flavoured with the last.', **HALF_TOLD)).value)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        **{"env": {**os.environ, "PYTHONHASHSEED": seed}, "cwd": Path(__file__).parent, "capture_output": True},
+    )
+    assert done.stdout == b"0.0\n", done.stderr
 
 
 RULES = (

@@ -80,7 +80,7 @@ def true_to_facts(turn: Turn) -> Score:
     if not settled.any:
         return not_applicable("the persona names no age, trade, kin or home")
     said, wanted = vocabulary(turn.text), asked(turn.line)
-    there = (settled.listed & said) | (settled.own & said)
+    there = (settled.lists.telling & said) | (settled.kin_names & said)
     if not there and not wanted:
         return GOOD
     of_itself = not _FIRST.isdisjoint(said)
@@ -373,5 +373,7 @@ _RULES = {
     "trade": _Rule("has another trade", _wrong_trade, lambda settled: settled.lists.trade_words, True),
     "kin": _Rule("has other kin", _wrong_kin, lambda settled: settled.of_kin, False),
     "home": _Rule("lives elsewhere", _wrong_home, lambda settled: LIVING, True),
-    "knows": _Rule("tells otherwise what it knows", _wrong_knowledge, lambda settled: settled.of_knowledge, False),
+    "knows": _Rule(
+        "tells otherwise what it knows", _wrong_knowledge, lambda settled: settled.lists.of_knowledge, False
+    ),
 }

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, pairwise, repeat
 from types import SimpleNamespace
@@ -51,6 +51,7 @@ _LETTERS = {
 _LETTER = re.compile(
     "|".join(f"([{letters}])" for letters in _LETTERS.values())
 )  # one group for each script, in their order
+_ASCII, _NOT_ASCII = re.compile("[A-Za-z]+"), re.compile(r"[^\x00-\x7f]")
 _KANA = re.compile(f"[{_LETTERS['Japanese']}]")
 _SCRIPT_NAMES = tuple(_LETTERS)
 
@@ -259,12 +260,14 @@ def _written_in(known: _Languages, text: str) -> frozenset[str]:
     """The language of most of its words, with those that it cannot be told from; more, where a text is in several scripts."""
     text = text[:_PLENTY]
     said = words(text)
-    if text.isascii():  # and mostly English
+    # Most letters are ASCII's, and need not be looked at one by one.
+    scripts: Counter[str] = Counter() if text.isascii() else Counter(map(_script, _NOT_ASCII.findall(text)))
+    if not scripts.keys() - {""}:  # and mostly English
         english = sum(map(known.english.__contains__, said))
         if english >= _KNOWN and sum(map(known.no_english.__contains__, said)) < english * _AS_MANY:
             return _ENGLISH_ALONE
-    # Most letters are ASCII's, and need not be looked at one by one.
-    scripts = Counter({_LATIN: sum(map(len, said))} if text.isascii() else _scripts(text))
+    scripts[_LATIN] += sum(map(len, _ASCII.findall(text)))
+    del scripts[""]
     if scripts["Japanese"] > scripts["Chinese"] / 5:  # it is written in both
         scripts["Japanese"] += scripts.pop("Chinese", 0)
     counts = Counter(chain.from_iterable(map(known.of_word.get, said, repeat(()))))
@@ -279,10 +282,6 @@ def _written_in(known: _Languages, text: str) -> frozenset[str]:
         elif script != _LATIN:
             found.update(possible)
     return frozenset(found)
-
-
-def _scripts(text: str) -> Iterator[str]:
-    return (_script(letter[0]) for letter in _LETTER.finditer(text))
 
 
 @lru_cache(maxsize=64)

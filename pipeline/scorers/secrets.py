@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_left
 from functools import cached_property, lru_cache
+from math import fsum
 from types import SimpleNamespace
 
 from pipeline.records import Score, Turn
@@ -47,7 +48,7 @@ def keeps_secret(turn: Turn, *, share: float = 0.5, window: int = 50) -> Score:
     if secret.own <= spoken and (at := _exact(secret, turn)) is not None:
         return Score(0.0, "tells its secret word for word", _quoted(turn.text, at, at + len(secret.words)))
     least = secret.whole * 0.95 if secret.weak else max(min(share * secret.whole, _MUCH), _ENOUGH)
-    if sum(map(secret.most.__getitem__, spoken)) < least:
+    if fsum(map(secret.most.__getitem__, spoken)) < least:  # the same in whatever order a set gives them
         return GOOD
     if (found := _told(secret, said, turn, least, window)) is not None:
         return Score(0.0, "tells its secret", _quoted(turn.text, *found))

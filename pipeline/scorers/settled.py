@@ -84,6 +84,7 @@ class Lists(NamedTuple):
     dwelling: Mapping[str, int]
     either: tuple[frozenset[str], ...]
     of_knowledge: frozenset[str]  # numbers, and all that is one of several
+    telling: frozenset[str]  # a reply without any of these, or a name of kin, contradicts no field
     dead: frozenset[str]
     gone: frozenset[str]
     hearsay: frozenset[str]
@@ -117,23 +118,12 @@ class Facts:
         self._in_kin = npc.kin[:LOOKED_AT].replace("’", "'")
 
     @cached_property
-    def listed(self) -> frozenset[str]:
-        """A reply without any of these words, nor of `own`, says nothing of all this."""
-        npc, numbers = self.npc, bool(self.age or self.counted)
-        return _listed(working_folder(), numbers, bool(npc.home), bool(npc.kin), bool(npc.trade))
-
-    @cached_property
-    def own(self) -> frozenset[str]:
-        """Those that other personas have not."""
-        return self._kin_names | self._excluded_words
-
-    @cached_property
     def of_kin(self) -> frozenset[str]:
         """Words without which a reply says nothing of kin."""
-        return self.lists.kin_words | self._kin_names
+        return self.lists.kin_words | self.kin_names
 
     @cached_property
-    def _kin_names(self) -> frozenset[str]:
+    def kin_names(self) -> frozenset[str]:
         names = map(str.lower, re.findall(NAME, self._in_kin))
         return frozenset(form for name in names for form in (name, f"{name}'s"))
 
@@ -188,13 +178,6 @@ class Facts:
         return [line[:LOOKED_AT] for line in self.npc.knows[:100]]
 
 
-@lru_cache(maxsize=64)
-def _listed(where: str, numbers: bool, home: bool, kin: bool, trade: bool) -> frozenset[str]:
-    lists = _lists(where)
-    each = ((numbers, NUMBERS), (home, LIVING), (kin, lists.kin_words), (trade, lists.trade_words))
-    return NAMING.union(*(words for settled, words in each if settled))
-
-
 @of_persona
 def facts(npc: SimpleNamespace) -> Facts:
     return Facts(npc)
@@ -217,7 +200,7 @@ def _read(found: Mapping[str, tuple[str, ...]]) -> Lists:
     verbs = {verb: trade_ for verb, _, trade_ in pairs}
     either = tuple(frozenset(line.split()) for line in found.get("either", ()))
     of_knowledge = NUMBERS.union(form for words in either for word in words for form in (word, f"{word}s"))
-    kin = any_of(kinds)
+    kin, kin_words = any_of(kinds), frozenset((*kinds, "married", "wed"))
     no = r"(?:haven't|have not|never had|don't have|do not have|have never had|haven't got|have not got) (?:got )?(?:an?|any)"
     stop = r"(?=[.,;:!?…\"”)—–]|$)"
     a = r"\bi(?:'m| am| be| work as| serve as|'ve always been| have always been) (?:\w+ )?an? (?:[\w-]+ ){0,2}?"
@@ -229,11 +212,12 @@ def _read(found: Mapping[str, tuple[str, ...]]) -> Lists:
         kinds=kinds,
         trade=trade,
         trade_words=frozenset(trade),
-        kin_words=frozenset((*kinds, "married", "wed")),
+        kin_words=kin_words,
         verbs=verbs,
         dwelling={word: n for n, line in enumerate(found.get("dwellings", ())) for word in line.split()},
         either=either,
         of_knowledge=of_knowledge,
+        telling=frozenset((*NAMING, *LIVING, *trade, *kin_words, *of_knowledge)),
         dead=frozenset(found.get("dead", ())),
         gone=frozenset(found.get("gone", ())),
         hearsay=frozenset(found.get("hearsay", ())),
