@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from wire import unused_port
 
 from pipeline.errors import ConfigError
 from pipeline.personas import csvfile
@@ -260,6 +264,14 @@ def test_an_empty_folder_is_refused(tmp_path):
 def test_a_path_that_leads_nowhere_is_refused_without_asking_the_hub(source):
     with pytest.raises(ConfigError, match=rf"{source}: no such file or folder. It can be \*\.yaml.* hub id OWNER/NAME"):
         read(Path(source))
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once():
+    environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{unused_port()}"}
+    command = [sys.executable, "-m", "pipeline", "generate", "--personas", "someone/npcs", "--dry-run"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "dataset on the hub: cannot be loaded" in done.stderr
 
 
 BAD_LINES = {

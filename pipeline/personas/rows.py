@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def read_rows(source: str, kind: str, required: Required) -> Iterator[Found]:
         try:
             yield from _dataset(source, source, required)
         except ConfigError as exc:
-            raise ConfigError(f"{source}: no such file or folder here; taken for a dataset on the hub: {exc}") from exc
+            said = str(exc).removeprefix(f"{source}: ")
+            raise ConfigError(f"{source}: no such file or folder here; taken for a dataset on the hub: {said}") from exc
     else:
         raise ConfigError(
             f"{source}: no such file or folder. It can be {_kinds(kind)}, a folder of them, or a hub id OWNER/NAME."
@@ -312,6 +314,8 @@ def _dataset(address: str, source: str, required: Required) -> Iterator[Found]:
         if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
             loaded: Any = datasets.load_from_disk(address)
         else:
+            if not folder.exists():
+                _knock(address)
             loaded = datasets.load_dataset(address, streaming=True)
     except Exception as exc:  # the library raises whatever its parts raise
         raise ConfigError(f"{source}: cannot be loaded as a dataset: {_reason(exc)}. It can be {_KINDS}.") from exc
@@ -325,6 +329,15 @@ def _dataset(address: str, source: str, required: Required) -> Iterator[Found]:
                 yield _mapping(f"{source} ({name}) row {number}", row, {})
         except Exception as exc:  # a file of it that cannot be read is found out only here
             raise ConfigError(f"{source} ({name}): cannot be read after row {number}: {_reason(exc)}.") from exc
+
+
+def _knock(address: str) -> None:
+    """Raises at once if the hub cannot be reached: `datasets` would try for half a minute. What else is wrong it says itself."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    with suppress(HfHubHTTPError):
+        HfApi().dataset_info(address, timeout=10)
 
 
 def _reason(exc: Exception) -> str:
