@@ -20,7 +20,7 @@ from pipeline.cli import cli
 from pipeline.client import LLMClient
 from pipeline.journal import Journal
 
-ROWS, CONCURRENCY, TIMEOUT, A_WHILE = 30, 6, 5.0, 0.7
+ROWS, CONCURRENCY, TIMEOUT, A_WHILE = 30, 6, 30.0, 0.7
 CHUNK = b'data: {"choices": [{"delta": {"content": "Aye. "}}]}\n\n'
 END = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
 WHOLE = json.dumps({"choices": [{"message": {"content": "Aye. Aye. Aye. "}, "finish_reason": "stop"}]}).encode()
