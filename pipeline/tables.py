@@ -1,4 +1,8 @@
-"""Parquet, written with pyarrow in bounded batches: aside first, then renamed, so that a file that is there is whole."""
+"""Parquet, written with pyarrow in bounded batches: aside first, then renamed, so that a file that is there is whole.
+
+Until a file is closed, pyarrow holds a kilobyte for each column of each row group, and for each of these it begins a compressor.
+So a group is not so many rows, of which a score's are small and a prompt's are large, but so many bytes.
+"""
 
 import os
 from collections.abc import Sequence
@@ -11,39 +15,32 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_BATCH = 1024
+_GROUP = 2 << 20  # bytes of columns in memory that make a row group
 
 Values = Sequence[Any] | npt.NDArray[Any]  # of a column
 
 
 class TableWriter:
-    """`with TableWriter(path, schema) as table: table.add(row)`. Without a row there is no file, unless `keep_empty`."""
+    """`with TableWriter(path, schema) as table: table.write(batch)`. Without a row there is no file, unless `keep_empty`."""
 
     def __init__(self, path: Path, schema: pa.Schema, *, keep_empty: bool = False) -> None:
         self.path, self._schema, self._keep_empty = path, schema, keep_empty
         self._aside = path.with_name(f".{path.name}.part")
-        self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         self._batches: list[pa.RecordBatch] = []
+        self._bytes = 0  # of these
         self._writer: pq.ParquetWriter | None = None
         self._closed = False
-        self.count = 0
 
     def __enter__(self) -> Self:
         return self
 
-    def add(self, row: dict[str, Any]) -> None:
-        for name, values in self._columns.items():
-            values.append(row[name])
-        self.count += 1
-        if self.count % _BATCH == 0:
-            self._flush()
-
     def write(self, batch: pa.RecordBatch) -> None:
-        """Rows that are columns already."""
+        if not batch.num_rows:
+            return
         self._batches.append(batch)
-        self.count += batch.num_rows
-        if sum(waiting.num_rows for waiting in self._batches) >= _BATCH:
-            self._flush_batches()
+        self._bytes += batch.nbytes
+        if self._bytes >= _GROUP:
+            self._write_group()
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -55,10 +52,8 @@ class TableWriter:
         if self._closed:
             return
         self._closed = True
-        if whole and self._batches:
-            self._flush_batches()
-        if whole and (any(self._columns.values()) or (self._keep_empty and not self.count)):
-            self._flush()
+        if whole and (self._bytes or (self._keep_empty and self._writer is None)):
+            self._write_group()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -68,23 +63,13 @@ class TableWriter:
             else:
                 self._aside.unlink(missing_ok=True)
 
-    def _flush(self) -> None:
-        arrays = [
-            column(values, field.type) for values, field in zip(self._columns.values(), self._schema, strict=True)
-        ]
-        self._opened().write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        for values in self._columns.values():
-            values.clear()
-
-    def _flush_batches(self) -> None:
-        self._opened().write_table(pa.Table.from_batches(self._batches, self._schema).combine_chunks())
-        self._batches.clear()
-
-    def _opened(self) -> pq.ParquetWriter:
+    def _write_group(self) -> None:
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._aside, self._schema, compression="zstd")
-        return self._writer
+            # Nobody asks a table of replies for a range of values: no statistics of it.
+            self._writer = pq.ParquetWriter(self._aside, self._schema, compression="zstd", write_statistics=False)
+        self._writer.write_table(pa.Table.from_batches(self._batches, self._schema).combine_chunks())
+        self._batches, self._bytes = [], 0
 
 
 def column(values: Values, kind: pa.DataType) -> pa.Array:

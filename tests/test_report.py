@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from aiohttp import web
 from browser import Browser
@@ -412,31 +413,35 @@ def large(folder, count, text, *, rare=None):
     run, bounds = RunFolder(folder), load_criteria().filters
     run.write_manifest({"command": "eval", "asked": {}, "target": {}})
     nothing = dict.fromkeys(REPLIES.names)
-    with TableWriter(run.replies, REPLIES) as replies, TableWriter(run.scores, SCORES) as scores:
-        for n in range(count):
-            who = {
-                "item_id": f"{(n + 1) * 2654435761 % 2**32:08x}{n + 1:024x}",
-                "persona_id": f"npc-{n // 25}",
-                "scenario_id": f"s-{n % 25}",
-                "turn": 0,
-            }
-            said = {"category": "c", "sample": 0, "arm": "", "line": "Well?", "outcome": "reply", "e2e": 0.1}
-            replies.add(nothing | who | said | {"reply": f"{n} {text}"})
-            for name, passes in bounds.items():
-                flawed = name == ("keeps_secret" if n == rare else "box_length")
-                value = (0.0 if passes.most is None else 99.0) if flawed else 1.0 if passes.most is None else 0.0
-                note = {"reason": "too long" if flawed else "", "evidence": text[:300] if flawed else ""}
-                scores.add(who | {"scorer": name, "value": value} | note)
-        for n in range(count):
-            who = {
-                "item_id": f"{n:032x}",
-                "persona_id": "late",
-                "scenario_id": f"s-{n}",
-                "turn": 0,
-                "category": "c",
-                "line": "Well?",
-            }
-            replies.add(nothing | who | {"outcome": "missing", "error": "not asked yet", "sample": 0, "arm": ""})
+    replies, scores = [], []
+    for n in range(count):
+        who = {
+            "item_id": f"{(n + 1) * 2654435761 % 2**32:08x}{n + 1:024x}",
+            "persona_id": f"npc-{n // 25}",
+            "scenario_id": f"s-{n % 25}",
+            "turn": 0,
+        }
+        said = {"category": "c", "sample": 0, "arm": "", "line": "Well?", "outcome": "reply", "e2e": 0.1}
+        replies.append(nothing | who | said | {"reply": f"{n} {text}"})
+        for name, passes in bounds.items():
+            flawed = name == ("keeps_secret" if n == rare else "box_length")
+            value = (0.0 if passes.most is None else 99.0) if flawed else 1.0 if passes.most is None else 0.0
+            note = {"reason": "too long" if flawed else "", "evidence": text[:300] if flawed else ""}
+            scores.append(who | {"scorer": name, "value": value} | note)
+    for n in range(count):
+        who = {
+            "item_id": f"{n:032x}",
+            "persona_id": "late",
+            "scenario_id": f"s-{n}",
+            "turn": 0,
+            "category": "c",
+            "line": "Well?",
+        }
+        replies.append(nothing | who | {"outcome": "missing", "error": "not asked yet", "sample": 0, "arm": ""})
+    for path, rows, schema in ((run.replies, replies, REPLIES), (run.scores, scores, SCORES)):
+        with TableWriter(path, schema) as table:
+            for batch in pa.Table.from_pylist(rows, schema).to_batches():
+                table.write(batch)
     summary = {
         **dict.fromkeys(("failed", "missing", "open"), 0),
         **{"asked": count, "answered": count, "errors": {}, "personas": count // 25, "items": count, "scores": {}},
