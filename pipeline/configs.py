@@ -16,13 +16,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.criteria import DUPLICATE, LIMITS
 from pipeline.curator import Candidates
@@ -44,7 +42,7 @@ _PROVENANCE: list[tuple[str, pa.DataType]] = [
     ("model", pa.string()),
     ("seed", pa.int64()),
 ]
-_BATCH = 4096
+_ROWS = 2048  # at once: with fewer, each column of a few hundred costs more than what is in it
 CONFIGS = ("sft", "conversations", "preference", "kto", "rejected")
 _NO_FLAW = (DUPLICATE, *LIMITS)  # why a reply of a whole conversation need not leave
 
@@ -94,19 +92,29 @@ class Waiting:
 
     def __init__(self, folder: Path, rows: Rows, training: TrainingPrompt) -> None:
         self._side, self._several, self._training = rows.side, rows.several, training
-        self._path = folder / "waiting.parquet"
-        self._table = TableWriter(self._path, rows.schema, keep_empty=True)
+        self._path = folder / "waiting.arrow"
+        self._batches: list[pa.RecordBatch] = []
+        # Of what is read once from its beginning to its end, nothing has to be kept in memory: no places, no statistics.
+        self._stream = pa.ipc.new_stream(self._path, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
     def add(self, batch: pa.RecordBatch) -> None:
-        self._table.write(batch)
+        self._batches.append(batch)
+        if sum(map(len, self._batches)) >= _ROWS:
+            self._put_down()
+
+    def _put_down(self) -> None:
+        self._stream.write(pa.Table.from_batches(self._batches).combine_chunks())
+        self._batches.clear()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._table.__exit__(kind, exc, traceback)
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if self._batches and kind is None:
+            self._put_down()
+        self._stream.close()
+        if kind is not None:
+            self._path.unlink()
 
     def write(
         self,
@@ -133,8 +141,9 @@ class Waiting:
                 counts[config][split] += batch.num_rows
 
             talks = _Conversations(candidates)
-            for number, batch in enumerate(pq.ParquetFile(self._path).iter_batches(_BATCH)):
-                places = range(number * _BATCH, number * _BATCH + batch.num_rows)
+            end = 0
+            for batch in stack.enter_context(pa.ipc.open_stream(stack.enter_context(pa.OSFile(str(self._path))))):
+                places = range(end, end := end + batch.num_rows)
                 if self._several:
                     talks.add(batch, places)
                     for name, rows in talks.take():
