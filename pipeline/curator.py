@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.criteria import AFTER_FLAW, DUPLICATE, LIMITS, Bounds, Criteria
 from pipeline.dedup import near_duplicates
@@ -27,7 +28,8 @@ from pipeline.plan import CONTRAST
 from pipeline.records import Score, reply_id
 from pipeline.scored import Batch
 from pipeline.splits import TRAIN
-from pipeline.texts import Few, Scattered, Texts
+from pipeline.tables import column
+from pipeline.texts import Few, Repeated, Scattered, Texts
 
 Places = npt.NDArray[np.int64]
 
@@ -126,7 +128,7 @@ class Curator:
         self._first = 0  # the prompt that their conversations begin with
         self._prompts = 0  # how many there are
         self._ids, self._texts = Texts(folder), Texts(folder)
-        self._personas, self._scenarios, self._splits = Texts(folder), Texts(folder), Few()
+        self._personas, self._scenarios, self._splits = Repeated(folder), Repeated(folder), Few()
         self._drops = Drops(folder)
         self.candidates = Candidates(
             *(self._ids, self._texts, self._personas, self._scenarios, self._splits),
@@ -177,11 +179,16 @@ class Curator:
             failed[:, at] = _fails(self._criteria.filters[name], values[:, at])
             quality *= self._goodness(name, values[:, at])
         self.candidates.quality.extend(quality.tolist())
-        for row in np.flatnonzero(failed.any(axis=1)).tolist():
-            if first + row not in drops:
-                at = int(failed[row].argmax())
-                told = batch.scores.slice(row * len(names) + at, 1).to_pylist()[0]
-                drops[first + row] = self._drop(names[at], Score(told["value"], told["reason"], told["evidence"]))
+        rows = np.array(
+            [row for row in np.flatnonzero(failed.any(axis=1)).tolist() if first + row not in drops], np.int64
+        )
+        if not len(rows):
+            return
+        at = failed[rows].argmax(axis=1)
+        told = batch.scores.take(column(rows * len(names) + at, pa.int64()))
+        said = (told.column(name).to_pylist() for name in ("value", "reason", "evidence"))
+        for row, filter_, score in zip(rows.tolist(), at.tolist(), map(Score, *said), strict=True):
+            drops[first + row] = self._drop(names[filter_], score)
 
     def decide(self, of_run: Iterable[dict[str, Score]]) -> Candidates:
         """With the scores that needed the whole run, in the same order."""
@@ -214,6 +221,8 @@ class Curator:
 
     def _drop_after_flaws(self) -> None:
         flaw: Drop | None = None
+        if not any(self.candidates.turns):  # nothing follows on anything
+            return
         for place, turn in enumerate(self.candidates.turns):
             flaw = self._drops.get(place, flaw if turn else None)
             if flaw is not None and place not in self._drops:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.curator import Drop, Drops
-from pipeline.texts import Few, Scattered, Texts
+from pipeline.texts import Few, Repeated, Scattered, Texts
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None), max_size=40)  # lone surrogates, too
 
@@ -33,6 +33,14 @@ def test_the_file_goes_with_who_holds_it(tmp_path):
     held.append("Aye." * 100_000)
     del held
     assert list(tmp_path.iterdir()) == []
+
+
+@given(st.lists(st.sampled_from(["", "Borin", "Asha"]), max_size=20))
+def test_neighbours_that_are_the_same_are_held_once(given):
+    held = Repeated()
+    for text in given:
+        held.append(text)
+    assert list(held) == given and [held[place] for place in reversed(range(len(held)))] == given[::-1]
 
 
 @given(st.dictionaries(st.integers(0, 50), ANY_TEXT, max_size=20))
