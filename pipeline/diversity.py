@@ -10,9 +10,11 @@ the same number, `SAMPLE` at most, drawn by hash.
 
 import heapq
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict
+
+import numpy as np
 
 from pipeline.dedup import heard
 from pipeline.records import digest
@@ -50,45 +52,47 @@ def self_bleu(texts: Sequence[list[str]], order: int = 4) -> float | None:
         return None
     lengths = sorted(map(len, texts))
     logs = [0.0] * len(texts)
-    for n in range(1, order + 1):
-        counts = [Counter(_grams(words, n)) for words in texts]
-        first, second = _two_highest(counts)
-        for number, count in enumerate(counts):
-            # The most that any other text has of a gram: the highest count, unless that is its own.
-            clipped = sum(
-                min(times, second[gram] if first[gram] == (times, number) else first[gram][0])
-                for gram, times in count.items()
-            )
-            total, plus = count.total(), int(n > 1)
-            precision = (clipped + plus) / (total + plus) if total + plus else 0.0
+    for n, (clipped, total) in enumerate(_clipped(texts, order), 1):
+        plus = int(n > 1)
+        for number, (hits, grams) in enumerate(zip(clipped, total, strict=True)):
+            precision = (hits + plus) / (grams + plus) if grams + plus else 0.0
             logs[number] += math.log(precision) / order if precision else -math.inf
     return sum(math.exp(log) * _brevity(len(words), lengths) for log, words in zip(logs, texts, strict=True)) / len(
         texts
     )
 
 
-def _two_highest(
-    counts: Sequence[Counter[tuple[str, ...]]],
-) -> tuple[dict[tuple[str, ...], tuple[int, int]], Counter[tuple[str, ...]]]:
-    """For each gram its highest count in a text, with the number of that text; and the highest of all other texts."""
-    first: dict[tuple[str, ...], tuple[int, int]] = {}
-    second: Counter[tuple[str, ...]] = Counter()
-    for number, count in enumerate(counts):
-        for gram, times in count.items():
-            if gram not in first:
-                first[gram] = (times, number)
-            elif times > first[gram][0]:
-                second[gram], first[gram] = first[gram][0], (times, number)
-            elif times > second[gram]:
-                second[gram] = times
-    return first, second
+def _clipped(texts: Sequence[list[str]], order: int) -> Iterator[tuple[list[int], list[int]]]:
+    """For n-grams of one word, two ... the number of each text's that are in another one, each as often as there at most; and
+    the number of all it has."""
+    numbers: dict[str, int] = {}
+    words = np.array([numbers.setdefault(word, len(numbers)) for text in texts for word in text], np.int64)
+    of = np.repeat(np.arange(len(texts)), [len(text) for text in texts])  # the text of each
+    grams = words  # by number; each stands where its first word does
+    for n in range(1, order + 1):
+        begin = slice(max(len(of) - n + 1, 0))
+        if n > 1:
+            grams = np.unique(grams[begin] * len(numbers) + words[n - 1 :], return_inverse=True)[1]
+        whole = of[begin] == of[n - 1 :]
+        found, times = np.unique(grams[whole] * len(texts) + of[begin][whole], return_counts=True)
+        gram, text = np.divmod(found, len(texts))
+        # The most that any other text has of a gram: the highest count, unless that is its own.
+        rank = np.lexsort((-times, gram))
+        first = np.append(True, gram[rank[1:]] != gram[rank[:-1]])[: len(rank)]
+        most = np.empty_like(times)
+        most[rank] = times[rank][first][np.cumsum(first) - 1]
+        second = np.flatnonzero(first) + 1
+        there = ~np.append(first, True)[second]  # another text has the gram, too
+        most[rank[first]] = np.where(there, np.append(times[rank], 0)[second], 0)
+        hits = np.bincount(text, np.minimum(times, most), len(texts))
+        yield hits.astype(int).tolist(), np.bincount(text, times, len(texts)).astype(int).tolist()
 
 
 def _brevity(length: int, sorted_lengths: Sequence[int]) -> float:
     """BLEU's penalty against the reference of the nearest length, its own once left out."""
-    rest = list(sorted_lengths)
-    rest.remove(length)
-    nearest = min(rest, key=lambda other: (abs(other - length), other))
+    at = bisect_left(sorted_lengths, length)
+    near = (*sorted_lengths[max(at - 1, 0) : at], *sorted_lengths[at + 1 : at + 2])
+    nearest = min(near, key=lambda other: (abs(other - length), other))
     return 1.0 if length >= nearest else math.exp(1 - nearest / length)
 
 
