@@ -40,11 +40,11 @@ class Pair:
 
 def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preference) -> Iterator[Pair]:
     """The pairs of each prompt, in the order of the plan. `contrast` has the replies without a persona by prompt."""
+    spoken = bytearray(bool(text.strip()) for text in candidates.texts)
     best = array("q")
     by_scenario: defaultdict[tuple[str, str], array[int]] = defaultdict(lambda: array("q"))
     for places in candidates.siblings():
-        kept = [place for place in places if place not in candidates.drops]
-        kept = [place for place in kept if candidates.texts[place].strip()]
+        kept = [place for place in places if spoken[place] and place not in candidates.drops]
         chosen = min(kept, key=lambda place: (-candidates.quality[place], candidates.item_ids[place]), default=-1)
         best.append(chosen)
         if chosen >= 0 and not candidates.turns[chosen]:
@@ -53,6 +53,7 @@ def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preferenc
     for places, chosen in zip(candidates.siblings(), best, strict=True):
         if chosen < 0 or candidates.turns[chosen]:  # later in a conversation, nobody else has heard the same
             continue
+        places = [place for place in places if spoken[place]]
         if wanted.siblings and (pair := _sibling(candidates, places, chosen, wanted.margin)):
             yield pair
         said = contrast.get(candidates.prompts[chosen], "")
@@ -64,16 +65,15 @@ def pairs(candidates: Candidates, contrast: Mapping[int, str], wanted: Preferenc
 
 
 def _sibling(candidates: Candidates, places: Sequence[int], chosen: int, margin: float) -> Pair | None:
-    quality = {place: candidates.quality[place] for place in places if candidates.texts[place].strip()}
-    worse = [
-        place
-        for place, value in quality.items()
-        if quality[chosen] - value >= margin and candidates.texts[place] != candidates.texts[chosen]
-    ]
+    quality = {place: candidates.quality[place] for place in places}
+    worse = [place for place, value in quality.items() if quality[chosen] - value >= margin]
+    worse = [place for place in worse if candidates.texts[place] != candidates.texts[chosen]]
     if not worse:
         return None
-    aim = fmean(quality.values()) - 2 * pstdev(quality.values())
-    taken = min(worse, key=lambda place: (abs(quality[place] - aim), candidates.item_ids[place]))
+    taken = worse[0]
+    if len(worse) > 1:
+        aim = fmean(quality.values()) - 2 * pstdev(quality.values())
+        taken = min(worse, key=lambda place: (abs(quality[place] - aim), candidates.item_ids[place]))
     return Pair(
         chosen, candidates.texts[taken], "siblings", candidates.item_ids[taken], quality[chosen] - quality[taken]
     )
