@@ -7,7 +7,7 @@ is kept for replies without any. Who is drawn is settled by the hash that an ite
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,26 @@ class Numbers(dict[str, int]):
         return np.array([self.of(text) for text in column.dictionary.to_pylist()], np.int64)[places(column)]
 
 
+class FirstMet:
+    """Where texts were met first, by number from 0: 12 bytes each, and nothing of the texts but a hash of 64 bits."""
+
+    def __init__(self, hashes: Ints) -> None:
+        self._order = np.argsort(hashes, kind="stable").astype(np.int32)
+        self._sorted = hashes[self._order]
+
+    def of(self, texts: Iterable[str]) -> Ints:
+        """-1 for what was never met."""
+        wanted = hashes_of(texts)
+        if not len(self._sorted):
+            return np.full(len(wanted), -1, np.int64)
+        at = np.minimum(self._sorted.searchsorted(wanted), len(self._sorted) - 1)
+        return np.where(self._sorted[at] == wanted, self._order[at], -1)
+
+
+def hashes_of(texts: Iterable[str]) -> Ints:
+    return np.fromiter(map(hash, texts), np.int64)
+
+
 @dataclass(slots=True)
 class Sifted:
     """One arm, reply by reply in the order of its table. `flaws` number what is wrong with a reply first (0: nothing), `fates`
@@ -51,7 +71,7 @@ class Sifted:
 
     folder: RunFolder
     bounds: Mapping[str, Bounds]
-    row_of: dict[str, int] = field(default_factory=dict)  # by item id
+    items: FirstMet = field(default_factory=lambda: FirstMet(np.empty(0, np.int64)))  # by item id
     keys: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     drawn: Ints = field(default_factory=lambda: np.empty(0, np.int64))  # who goes first, all else being equal
     sizes: Ints = field(default_factory=lambda: np.empty(0, np.int64))
@@ -82,10 +102,10 @@ class Sieve:
     def sift(self, folder: RunFolder, bounds: Mapping[str, Bounds]) -> Sifted:
         arm = Sifted(folder, bounds)
         parts: list[Ints] = []
+        hashes = [np.empty(0, np.int64)]
         for batch in batches(folder.replies, _REPLIES, as_numbers=("persona_id", "scenario_id", "outcome", "arm")):
             ids = batch["item_id"].to_pylist()
-            for row, item_id in enumerate(ids, start=sum(part.shape[1] for part in parts)):
-                arm.row_of.setdefault(item_id, row)
+            hashes.append(hashes_of(ids))
             contrast, replied = _equal(batch["arm"], CONTRAST), _equal(batch["outcome"], "reply")
             arm.contrast += int((contrast & replied).sum())
             who, what = self._personas.column(batch["persona_id"]), self._scenarios.column(batch["scenario_id"])
@@ -97,6 +117,7 @@ class Sieve:
             parts.append(np.stack([key, drawn, size, flaw]))
         if parts:
             arm.keys, arm.drawn, arm.sizes, arm.flaws = np.concatenate(parts, axis=1)
+        arm.items = FirstMet(np.concatenate(hashes))
         arm.fates = np.zeros(len(arm.keys), np.int64)
         self._find_below(arm)
         self._find_fates(arm)
@@ -162,7 +183,7 @@ def rows_of(arm: Sifted, ids: pa.Array) -> Ints:
     """Where these items stand in the arm; -1 for what it does not have."""
     if isinstance(ids, pa.DictionaryArray):
         return rows_of(arm, ids.dictionary)[places(ids)]
-    return np.array([arm.row_of.get(item_id, -1) for item_id in ids.to_pylist()], np.int64)
+    return arm.items.of(ids.to_pylist())
 
 
 def _known(arm: Sifted, ids: pa.Array) -> Ints:

@@ -46,7 +46,7 @@ def transcripts(sieve: Sieve, arms: Mapping[str, Sifted]) -> Iterator[str]:
     """Texts of `<script>` blocks: parts, then the head."""
     texts = Numbers()
     sifted = list(arms.values())
-    shown = sieve.choose(sifted) if any(arm.row_of for arm in sifted) else [np.zeros(0, bool) for _ in sifted]
+    shown = sieve.choose(sifted) if any(len(arm.keys) for arm in sifted) else [np.zeros(0, bool) for _ in sifted]
     for number, (arm, chosen) in enumerate(zip(sifted, shown, strict=True)):
         for part in _parts(arm, chosen, texts, list(sieve.fates)):
             yield embedded({"arm": number, **part})
