@@ -10,7 +10,6 @@ A conversation counts up to its first flaw: what an NPC says after it answers fo
 """
 
 import json
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -190,11 +189,11 @@ class Curator:
         for row, filter_, score in zip(rows.tolist(), at.tolist(), map(Score, *said), strict=True):
             drops[first + row] = self._drop(names[filter_], score)
 
-    def decide(self, of_run: Iterable[dict[str, Score]]) -> Candidates:
-        """With the scores that needed the whole run, in the same order."""
+    def decide(self, of_run: Iterable[Mapping[str, Sequence[Score]]]) -> Candidates:
+        """With the scores that needed the whole run: batch by batch, by scorer those of the next replies."""
         found = self.candidates
-        for place, scores in enumerate(of_run):
-            self._judge(place, scores)
+        for scores in of_run:
+            self._judge_late(scores)
         self._drop_after_flaws()
         quality = np.frombuffer(found.quality)  # of which these are the last factors
         for name, values in self.late.items():
@@ -203,13 +202,15 @@ class Curator:
         self._drop_beyond_limits()
         return found
 
-    def _judge(self, place: int, scores: dict[str, Score]) -> None:
+    def _judge_late(self, by_name: Mapping[str, Sequence[Score]]) -> None:
         drops = self._drops
-        for name, score in scores.items():
-            value = score.value
-            self.late.setdefault(name, array("d")).append(math.nan if value is None else value)
-            if value is not None and place not in drops and not self._criteria.filters[name].passes(value):
-                drops[place] = self._drop(name, score)
+        for name, scores in by_name.items():
+            values = np.array([score.value for score in scores], np.float64)  # None: not a number
+            late = self.late.setdefault(name, array("d"))
+            for row in np.flatnonzero(_fails(self._criteria.filters[name], values)).tolist():
+                if len(late) + row not in drops:
+                    drops[len(late) + row] = self._drop(name, scores[row])
+            late.frombytes(values.tobytes())
 
     def _drop(self, name: str, score: Score) -> Drop:
         assert score.value is not None
@@ -234,8 +235,14 @@ class Curator:
         # What is held out for testing comes first: it stays, and what is nearly the same leaves the training split.
         order = found.ranked()
         order = order[np.argsort([found.splits[place] == TRAIN for place in order.tolist()], kind="stable")]
-        said = _Ranked(found, order)
-        near = near_duplicates(said, prompt=least.prompt, persona=least.persona, anyone=least.anyone, short=least.words)
+        near = near_duplicates(
+            _Ranked(found, order),
+            np.argsort(order),  # as they lie in their files
+            prompt=least.prompt,
+            persona=least.persona,
+            anyone=least.anyone,
+            short=least.words,
+        )
         for place, match in zip(order.tolist(), near, strict=True):
             if match is None:
                 continue

@@ -55,6 +55,7 @@ class Match:
 
 def near_duplicates(
     said: Sequence[tuple[str, str, Hashable]],
+    reading: Sequence[int] | npt.NDArray[np.int64] | None = None,
     *,
     prompt: float = 0.7,
     persona: float = 0.7,
@@ -62,7 +63,8 @@ def near_duplicates(
     short: int = 6,
 ) -> Iterator[Match | None]:
     """What each text is a duplicate of; None: it stays. `said` has (text, persona, prompt), the best first; a prompt is of one
-    persona. A text that is like an earlier one that stayed is its duplicate.
+    persona. A text that is like an earlier one that stayed is its duplicate. `reading` has all numbers in the order in which
+    they are read fastest.
 
     How alike, depends on what two texts share: the prompt, the persona, or nothing. Under `short` words only the same persona
     counts, as any two may say "Aye."; in scripts without blanks a character is half a word.
@@ -85,19 +87,20 @@ def near_duplicates(
     spelled = np.empty(
         len(said), np.uint64
     )  # of all words in their order; with the persona, where they count for it only
-    personas, prompts = array("Q"), array("q")
+    personas, prompts = array("Q", bytes(8 * len(said))), array("q", bytes(8 * len(said)))
+    reading = range(len(said)) if reading is None else reading
     for first in range(0, len(said), _AT_ONCE):
-        some = [said[number] for number in range(first, min(first + _AT_ONCE, len(said)))]
+        place = np.array(reading[first : first + _AT_ONCE], np.int64)
+        some = [said[number] for number in place.tolist()]
         words = [heard(text) for text, _, _ in some]
         owners = [_hash(owner) for _, owner, _ in some]
         # What counts for one persona only has keys of its own.
         salts = [owner if _is_short(one, short) else 0 for owner, one in zip(owners, words, strict=True)]
-        place = slice(first, first + len(some))
         for row, found in zip(keys, hashing.keys_of(words, salts), strict=True):
             row[place] = found
         spelled[place] = [_digest(" ".join(one)) ^ salt for one, salt in zip(words, salts, strict=True)]
-        personas.extend(owners)
-        prompts.extend(hash(asked) for _, _, asked in some)
+        for number, owner, (_, _, asked) in zip(place.tolist(), owners, some, strict=True):
+            personas[number], prompts[number] = owner, hash(asked)
     twins, near = _Buckets([spelled], 1), _Buckets(keys, BUCKET)
 
     def words_of(number: int) -> list[str]:

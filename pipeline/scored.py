@@ -200,7 +200,8 @@ class Scored:
 
         with Scored(produced, panel, load) as scored:
             for turn, scores in scored.turns(): ...      every planned reply in the order of the plan; no answer, no scores
-            for scores in scored.of_run(): ...           then, for each scored one again, what needed the whole run
+            for scores in scored.of_run(): ...           then, batch by batch, what needed the whole run: by scorer the scores
+                                                         of some more of the replies that have any
 
     Instead of `turns`, `take` has them by the batch.
     """
@@ -238,8 +239,8 @@ class Scored:
             for scorer in late:
                 scorer.add(said)
 
-    def of_run(self) -> Iterator[dict[str, Score]]:
-        names = tuple(self._panel.of_run)
+    def of_run(self) -> Iterator[dict[str, list[Score]]]:
+        names, scorers = tuple(self._panel.of_run), tuple(self._panel.of_run.values())
         self._replies.close(whole=True)
         with pq.ParquetFile(self._produced.folder.replies) as table:
             for replies in table.iter_batches(ROWS, columns=["item_id", *_SAID, "scenario_id", "turn", "arm"]):
@@ -247,11 +248,9 @@ class Scored:
                     replies.column("arm").to_pylist(), replies.column("reply").is_null().to_pylist(), strict=True
                 )
                 scored = np.array([at for at, (arm, null) in enumerate(told) if arm != CONTRAST and not null], np.int64)
-                found: list[Score] = []
-                for said in _said(replies.take(column(scored, pa.int64()))):
-                    scores = {name: scorer.score(said) for name, scorer in self._panel.of_run.items()}
-                    found.extend(scores.values())
-                    yield scores
+                said = _said(replies.take(column(scored, pa.int64())))
+                found = [scorer.score(one) for one in said for scorer in scorers]
+                yield {name: found[at :: len(names)] for at, name in enumerate(names)}
                 self._scores.write(_scores_of(replies, scored, names, found))
 
 

@@ -67,7 +67,7 @@ def curate(*replies: Reply, settings: tuple[str, ...] = ()) -> Candidates:
     curator = Curator(lenient(*settings))
     if replies:
         take(curator, *((reply, {NAMES[0]: Score(reply.quality)}) for reply in replies))
-    return curator.decide([{}] * len(replies))
+    return curator.decide([])
 
 
 def kept(*replies: Reply, settings: tuple[str, ...] = ()) -> set[str]:
@@ -79,7 +79,7 @@ def judged(scores: dict[str, Score], late: dict[str, Score] | None = None, *sett
     scores = {name: score for name, score in scores.items() if name not in (late or {})}  # one or the other
     curator = Curator(load_criteria(settings))
     take(curator, (Reply(text="Aye."), scores))
-    return curator.decide([late or {}]).drops.get(0)
+    return curator.decide([{name: [score] for name, score in (late or {}).items()}]).drops.get(0)
 
 
 BAD = -1e9  # under every least
@@ -122,7 +122,7 @@ def test_what_cannot_be_trained_on_is_dropped_for_that_whatever_it_scores():
     curator = Curator(load_criteria())
     unfit = Drop("train_prompt", "no such field", "")
     take(curator, (Reply(text="As an AI"), {"in_character": Score(BAD, "leak")}), unfit=unfit)
-    assert curator.decide([{}]).drops[0].filter == "train_prompt"
+    assert curator.decide([]).drops[0].filter == "train_prompt"
 
 
 def test_quality_is_the_product_of_what_applies_and_a_flaw_counts_a_tenth():
@@ -130,7 +130,7 @@ def test_quality_is_the_product_of_what_applies_and_a_flaw_counts_a_tenth():
     scores = [(1.0, 0.5, None), (1.0, None, 0.25), (None, None, None)]
     for sample, values in enumerate(scores):
         take(curator, (Reply(text=TEXTS[sample], sample=sample), dict(zip(NAMES, map(Score, values), strict=False))))
-    late = [{NAMES[3]: Score(value)} for value in (0.0, None, None)]
+    late = [{NAMES[3]: [Score(0.0), Score(None)]}, {NAMES[3]: [Score(None)]}]
     assert list(curator.decide(late).quality) == pytest.approx([0.5 * 0.1, 0.25, 1.0])
 
 
@@ -166,7 +166,7 @@ def test_a_dropped_reply_makes_no_other_one_a_duplicate():
     curator = Curator(load_criteria())
     fine = {"finished": Score(1.0), "in_character": Score(1.0)}
     take(curator, (Reply(text=TEXTS[0]), {**fine, "finished": Score(BAD)}), (Reply(text=TEXTS[0], scenario="t"), fine))
-    assert curator.decide([{}, {}]).drops[0].filter == "finished" and 1 not in curator.candidates.drops
+    assert curator.decide([]).drops[0].filter == "finished" and 1 not in curator.candidates.drops
 
 
 def test_two_personas_may_say_the_same_if_it_is_short():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import dedup
@@ -298,3 +298,10 @@ def test_the_same_texts_have_the_same_duplicates_on_any_machine():
 def test_a_similarity_that_cannot_be_meant_is_refused(least):
     with pytest.raises(ValueError):
         found(LINE, persona=least)
+
+
+@given(st.integers(0, 99), st.permutations(range(60)))
+@settings(deadline=None, max_examples=20)
+def test_in_what_order_the_texts_are_read_makes_no_difference(seed, reading):
+    said = [(text, f"npc-{number % 3}", number % 7) for number, text in enumerate(lines(seed, 60))]
+    assert list(near_duplicates(said, reading)) == list(near_duplicates(said))

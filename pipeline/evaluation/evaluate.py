@@ -81,8 +81,10 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             scored_ones.append((item, turn.item.category, split))
             note(item, turn.item.category, split, scores)
             conversations.add(turn, scores)
-        for (item, category, split), scores in zip(scored_ones, scored.of_run(), strict=True):
-            note(item, category, split, scores)
+        left = iter(scored_ones)
+        for found in scored.of_run():
+            for late, (item, category, split) in zip(zip(*found.values(), strict=True), left, strict=False):
+                note(item, category, split, dict(zip(found, late, strict=True)))
     means = _means(values, persona_of)
     nothing = asdict(Mean(None, None, None, 0, 0))
     means = {
