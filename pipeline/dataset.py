@@ -157,6 +157,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     (aside / "curation.yaml").write_text(plain, "utf-8", newline="\n")
     write_card(aside, produced, made.summary(), made.words)
     replace_folder(folder.dataset, aside)
+    pa.default_memory_pool().release_unused()  # the report wants it next
     return made
 
 

@@ -19,6 +19,7 @@ import os
 import re
 import zlib
 from array import array
+from bisect import bisect_left
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -217,19 +218,18 @@ class _Index:
         import numpy as np
 
         numbers = np.frombuffer(keys, dtype=np.uint64) if keys else np.empty(0, np.uint64)
-        self._number = np.uint64
-        self._order = np.argsort(numbers, kind="stable").astype(np.uint32)
-        self._keys = numbers[self._order]
+        order = np.argsort(numbers, kind="stable")
+        self._keys, self._order = array("Q", numbers[order].tobytes()), array("I", order.astype(np.uint32).tobytes())
         self._offsets, self._flags = offsets, flags
 
     def find(self, key: int) -> tuple[int, int, bool]:
         """(offset or -1, number of records, whether the last one is final)"""
-        first, end = (int(self._keys.searchsorted(self._number(key), side)) for side in ("left", "right"))
-        if first == end:
-            return -1, 0, False
-        places = self._order[first:end].tolist()  # from the first to the last
-        tries = sum(self._flags[place] & _ADDED == 0 for place in places)
-        return self._offsets[places[-1]], tries, self._flags[places[-1]] & _FINAL > 0
+        at, tries, last = bisect_left(self._keys, key), 0, -1
+        while at < len(self._keys) and self._keys[at] == key:  # from the first to the last
+            last = self._order[at]
+            tries += not self._flags[last] & _ADDED
+            at += 1
+        return (-1, 0, False) if last < 0 else (self._offsets[last], tries, bool(self._flags[last] & _FINAL))
 
 
 def _short(key: str) -> int:

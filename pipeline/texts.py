@@ -38,8 +38,7 @@ class Texts(Sequence[str]):
         if start < self._page or end > self._page + len(self._read):
             self._write()
             self._page = start - start % _PAGE
-            self._file.seek(self._page)
-            self._read = self._file.read(max(end - self._page, _PAGE))
+            self._read = _read(self._file, self._page, max(end - self._page, _PAGE))
         return self._read[start - self._page : end - self._page].decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
@@ -48,8 +47,7 @@ class Texts(Sequence[str]):
         first, ends = 0, self._ends
         while first < len(self):
             last = min(first + 512, len(self))
-            self._file.seek(ends[first])
-            block = self._file.read(ends[last] - ends[first])
+            block = _read(self._file, ends[first], ends[last] - ends[first])
             for place in range(first, last):
                 yield block[ends[place] - ends[first] : ends[place + 1] - ends[first]].decode("utf-8", "surrogatepass")
             first = last
@@ -59,6 +57,14 @@ class Texts(Sequence[str]):
             self._file.seek(0, os.SEEK_END)
             while self._unwritten:
                 del self._unwritten[: self._file.write(self._unwritten)]
+
+
+def _read(file: Any, start: int, size: int) -> bytes:
+    if hasattr(os, "pread"):  # one call instead of two; Windows has it not
+        return os.pread(file.fileno(), size, start)
+    file.seek(start)
+    read: bytes = file.read(size)
+    return read
 
 
 class Scattered(Mapping[int, str]):

@@ -31,6 +31,7 @@ _MISSING = -1  # instead of a flaw: it was not asked for yet, and is not shown
 _ESCAPED = r'[<>&"\\\x00-\x1f]'  # characters that take about six bytes in JSON
 
 Ints = npt.NDArray[np.int64]
+Small = npt.NDArray[np.int32]
 
 
 class Numbers(dict[str, int]):
@@ -74,9 +75,9 @@ class Sifted:
     items: FirstMet = field(default_factory=lambda: FirstMet(np.empty(0, np.int64)))  # by item id
     keys: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     drawn: Ints = field(default_factory=lambda: np.empty(0, np.int64))  # who goes first, all else being equal
-    sizes: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    flaws: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    fates: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    sizes: Small = field(default_factory=lambda: np.empty(0, np.int32))
+    flaws: Small = field(default_factory=lambda: np.empty(0, np.int32))
+    fates: Small = field(default_factory=lambda: np.empty(0, np.int32))
     below: Counter[str] = field(default_factory=Counter)
     contrast: int = 0
 
@@ -101,11 +102,9 @@ class Sieve:
 
     def sift(self, folder: RunFolder, bounds: Mapping[str, Bounds]) -> Sifted:
         arm = Sifted(folder, bounds)
-        parts: list[Ints] = []
-        hashes = [np.empty(0, np.int64)]
+        parts: list[tuple[npt.NDArray[Any], ...]] = []
         for batch in batches(folder.replies, _REPLIES, as_numbers=("persona_id", "scenario_id", "outcome", "arm")):
             ids = batch["item_id"].to_pylist()
-            hashes.append(hashes_of(ids))
             contrast, replied = _equal(batch["arm"], CONTRAST), _equal(batch["outcome"], "reply")
             arm.contrast += int((contrast & replied).sum())
             who, what = self._personas.column(batch["persona_id"]), self._scenarios.column(batch["scenario_id"])
@@ -114,11 +113,12 @@ class Sieve:
             size = _size(batch["reply"]) + _size(batch["line"]) + _size(batch["error"])
             flaw = np.where(replied, 0, self._flaws.column(batch["outcome"]))
             flaw = np.where(_equal(batch["outcome"], "missing"), _MISSING, flaw)
-            parts.append(np.stack([key, drawn, size, flaw]))
+            parts.append((hashes_of(ids), key, drawn, size.astype(np.int32), flaw.astype(np.int32)))
         if parts:
-            arm.keys, arm.drawn, arm.sizes, arm.flaws = np.concatenate(parts, axis=1)
-        arm.items = FirstMet(np.concatenate(hashes))
-        arm.fates = np.zeros(len(arm.keys), np.int64)
+            hashes, arm.keys, arm.drawn, arm.sizes, arm.flaws = map(np.concatenate, zip(*parts, strict=True))
+            arm.items = FirstMet(hashes)
+        del parts
+        arm.fates = np.zeros(len(arm.keys), np.int32)
         self._find_below(arm)
         self._find_fates(arm)
         return arm
@@ -128,17 +128,17 @@ class Sieve:
         order = Numbers({name: number for number, name in enumerate(arm.bounds)})
         least = [-math.inf if own.least is None else own.least for own in arm.bounds.values()]
         most = [math.inf if own.most is None else own.most for own in arm.bounds.values()]
-        first, below = np.full(len(arm.keys), len(arm.bounds), np.int64), np.zeros(len(arm.bounds), np.int64)
+        first, below = np.full(len(arm.keys), len(arm.bounds), np.int32), np.zeros(len(arm.bounds), np.int64)
         for batch in batches(arm.folder.scores, ("item_id", "scorer", "value"), as_numbers=("item_id", "scorer")):
             scorers, values = order.column(batch["scorer"]), floats(batch["value"])
             rows = rows_of(arm, batch["item_id"])
             known = (scorers < len(arm.bounds)) & (rows >= 0)
             scorers, rows, values = scorers[known], rows[known], values[known]
             beyond = (values < np.array(least)[scorers]) | (values > np.array(most)[scorers])  # never of no value
-            np.minimum.at(first, rows[beyond], scorers[beyond])
+            np.minimum.at(first, rows[beyond], scorers[beyond].astype(np.int32))
             below += np.bincount(scorers[beyond], minlength=len(arm.bounds))
         arm.below.update({name: int(count) for name, count in zip(arm.bounds, below, strict=True)})
-        flaws = np.array([*(self._flaws.of(name) for name in arm.bounds), 0], np.int64)
+        flaws = np.array([*(self._flaws.of(name) for name in arm.bounds), 0], np.int32)
         arm.flaws = np.where(arm.flaws == 0, flaws[first], arm.flaws)
 
     def _find_fates(self, arm: Sifted) -> None:
