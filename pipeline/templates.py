@@ -249,6 +249,7 @@ class Prompt:
         self._about_persona = about_persona  # blocks that are the same for all lines to a persona with the same lore
         self._rendered: dict[str, str] = {}
         self._rendered_for: tuple[object, str, Sequence[str]] = (None, "", ())
+        self._last: tuple[object, tuple[object, ...], tuple[Message, ...]] = (None, (), ())
 
     @property
     def hears_nothing(self) -> bool:
@@ -257,8 +258,15 @@ class Prompt:
 
     def render(self, item: Item, line: str = "", lore: Sequence[str] = ()) -> tuple[Message, ...]:
         """The messages that ask for the NPC's answer to `line`, or for what the player says next. Raises TemplateFailed."""
+        # Samples of one scenario come one after another, so remembering the last one is enough.
+        seen = (item.player, line, lore, item.category, item.goal, item.temper, item.style, item.history)
+        if self._last[0] is not item.npc or self._last[1] != seen:
+            self._last = (item.npc, seen, self._rendered_anew(item, line, lore))
+        return self._last[2]
+
+    def _rendered_anew(self, item: Item, line: str, lore: Sequence[str]) -> tuple[Message, ...]:
         context = self._context(item, line, lore)
-        # Personas come one after another, so remembering the last one is enough.
+        # So do personas.
         if self._rendered_for[0] is not item.npc or self._rendered_for[1:] != (item.player, lore):
             self._rendered, self._rendered_for = {}, (item.npc, item.player, lore)
         messages = []
