@@ -146,6 +146,7 @@ def making_dataset(produced: Produced) -> Steps[Made]:
                 seen = seen.next(criteria.passes(found) if found else None)
             yield seen
         candidates = curator.decide(scored.of_run())
+    pa.default_memory_pool().release_unused()  # who judged and looked for duplicates leaves holes
     paired = pairs(candidates, curator.contrast, criteria.preference)
     made.configs = waiting.write(aside, candidates, curator.late, _counted(paired, made.pairs))
     made.limits = produced.limits
@@ -157,7 +158,6 @@ def making_dataset(produced: Produced) -> Steps[Made]:
     (aside / "curation.yaml").write_text(plain, "utf-8", newline="\n")
     write_card(aside, produced, made.summary(), made.words)
     replace_folder(folder.dataset, aside)
-    pa.default_memory_pool().release_unused()  # the report wants it next
     return made
 
 

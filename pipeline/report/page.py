@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -31,6 +32,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], arms: Mapping[str, Ru
     `summary` is what `results.json` keeps of an evaluation or a dataset. `arms` are the runs that were evaluated, by name; an
     ordinary run is one arm of any name.
     """
+    pa.default_memory_pool().release_unused()  # what whoever made the tables had is free by now, and full of holes
     path = RunFolder(folder).report
     aside = path.with_name(f".{path.name}.part")
     try:
