@@ -146,7 +146,6 @@ def making_dataset(produced: Produced) -> Steps[Made]:
                 seen = seen.next(criteria.passes(found) if found else None)
             yield seen
         candidates = curator.decide(scored.of_run())
-    pa.default_memory_pool().release_unused()  # who judged and looked for duplicates leaves holes
     paired = pairs(candidates, curator.contrast, criteria.preference)
     made.configs = waiting.write(aside, candidates, curator.late, _counted(paired, made.pairs))
     made.limits = produced.limits
