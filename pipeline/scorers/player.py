@@ -204,7 +204,8 @@ def _labelled(who: str, bracketed: str) -> str:
 
 
 _ANYBODY = re.compile(
-    _labelled("player|user|human", "player|user|you") + r"|^> ?you:|^\s?\*\*you(?:\*\*:|:\*\*)",
+    _labelled("player|user|human", "player|user|you")
+    + r"|^> ?you:|^\s?\*\*you(?:\*\*:|:\*\*)|(?<=[.!?…*\"”] )(?:player|user): ",
     re.IGNORECASE | re.MULTILINE,
 )
 
