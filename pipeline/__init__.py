@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.api import compare, curate, evaluate, generate
-    from pipeline.client import LLMClient
+    from pipeline.client.client import LLMClient
     from pipeline.errors import BadReply, ConfigError, PipelineError, Refused, ServerError, Unreachable
     from pipeline.records import Completion, GenerateConfig, Message, Request, Score, Turn
     from pipeline.runs import Run, load_run
 
 _HOME = {
-    "LLMClient": "client",
+    "LLMClient": "client.client",
     "BadReply": "errors",
     "ConfigError": "errors",
     "PipelineError": "errors",

@@ -57,8 +57,7 @@ def compare(
 
 
 def _run(name: str, run: Any, options: Mapping[str, Any]) -> Run:
-    from pipeline import commands
-    from pipeline.cli import cli
+    from pipeline.cli import cli, commands
     from pipeline.interrupt import as_guest
     from pipeline.progress import watcher
 

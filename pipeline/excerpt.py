@@ -7,8 +7,8 @@ somewhere.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.criteria import DUPLICATE
-from pipeline.dataset import one_line
+from pipeline.curation.criteria import DUPLICATE
+from pipeline.dataset.make import one_line
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -250,7 +250,7 @@ def _plain(text: str, longest: int) -> str:
     """What the font can show of a name, and not all of a long one."""
     from matplotlib import font_manager
 
-    from pipeline.dataset import one_line
+    from pipeline.dataset.make import one_line
 
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     said = "".join(c if font.get_char_index(ord(c)) else "\N{WHITE SQUARE}" for c in one_line(text))

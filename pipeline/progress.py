@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.records import Completion
 
 if TYPE_CHECKING:
-    from pipeline.prepare import Seen
+    from pipeline.run.prepare import Seen
 
 _LINE_EVERY = 10.0  # seconds between plain lines
 _WINDOW = 1000  # latest replies that the quantiles are taken over

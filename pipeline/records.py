@@ -248,7 +248,7 @@ class Turn:
     """One reply of an NPC, with what a scorer may look at: the persona, the line it answers, what was sent.
 
     `number` counts from 0; `history` is what had been said before, as far as it was sent. The last turn of a conversation says
-    why it `ended` (see ending.py); "" elsewhere, and while it is open.
+    why it `ended` (see run/ending.py); "" elsewhere, and while it is open.
     """
 
     item: Item

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
-from pipeline.runfolder import RunFolder
+from pipeline.run.folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ class Run:
         generated run `filter`: what dropped the reply, "" for a kept one, null for what is neither (see `arm`, `error`)."""
         import pandas as pd
 
-        from pipeline.plan import CONTRAST
+        from pipeline.run.plan import CONTRAST
 
         frame = self._replies()
         scores = pd.read_parquet(self._folder.scores)
@@ -129,7 +129,7 @@ class Run:
         were `left` after it, and the `share` of all that these are. The first row has all that were answered."""
         import pandas as pd
 
-        from pipeline.criteria import AFTER_FLAW, DUPLICATE, LIMITS, UNTRAINABLE
+        from pipeline.curation.criteria import AFTER_FLAW, DUPLICATE, LIMITS, UNTRAINABLE
 
         selection = self._criteria()["selection"]
         counts = self._flaws()["filter"].value_counts()
@@ -180,7 +180,7 @@ class Run:
 
     def _answered(self, columns: Sequence[str]) -> "pd.DataFrame":
         """The replies that scorers and filters look at."""
-        from pipeline.plan import CONTRAST
+        from pipeline.run.plan import CONTRAST
 
         told = self._replies((*columns, *(name for name in ("reply", "arm") if name not in columns)))
         return told[told["reply"].notna() & (told["arm"] != CONTRAST)]

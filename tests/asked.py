@@ -6,7 +6,7 @@ import json
 import httpx
 from wire import Wire
 
-from pipeline.client import LLMClient
+from pipeline.client.client import LLMClient
 from pipeline.errors import ServerError
 from pipeline.records import Message, Request
 

@@ -31,7 +31,7 @@ def no_waiting_between_attempts(monkeypatch):
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """What `pipeline init` writes, and we are in it; no server is named in the environment."""
-    from pipeline.starter import make_starter
+    from pipeline.cli.starter import make_starter
 
     for name in [name for name in os.environ if name.startswith("LLM_")]:
         monkeypatch.delenv(name)

@@ -46,7 +46,7 @@ def reply_to(body: dict[str, Any]) -> str:
 
 def calm(*judging: str) -> list[str]:
     """The options that leave out all scorers but these: each has tests of its own, and a run that has none starts twice as fast."""
-    from pipeline.criteria import load_criteria
+    from pipeline.curation.criteria import load_criteria
 
     return [word for name in load_criteria().filters if name not in judging for word in ("--set", f"{name}=off")]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from wire import Wire
 
-from pipeline.transport import AiohttpTransport
+from pipeline.client.transport import AiohttpTransport
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

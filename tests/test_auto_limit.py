@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import Simulated, reply_length
 
-from pipeline.autolimit import AutoLimit, LimitFinder
-from pipeline.client import LLMClient
+from pipeline.client.autolimit import AutoLimit, LimitFinder
+from pipeline.client.client import LLMClient
+from pipeline.client.limits import Limiter, Slot
 from pipeline.errors import Busy, ServerError
-from pipeline.limits import Limiter, Slot
 from pipeline.records import Message, Request
 
 ASKED = Request(messages=(Message(role="user", content="Well met."),))

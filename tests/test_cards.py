@@ -194,7 +194,7 @@ def test_a_nickname_is_what_a_character_is_called(tmp_path):
 
 def test_the_player_is_named_when_it_is_known(tmp_path):
     from pipeline.personas.schema import Scenario
-    from pipeline.plan import Plan
+    from pipeline.run.plan import Plan
 
     as_prompted(tmp_path, V2)
     plays = [

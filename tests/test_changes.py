@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline.changes import KEPT, Before, Change, changes
-from pipeline.criteria import load_criteria
-from pipeline.curator import Candidates, Drop
-from pipeline.splits import TRAIN
+from pipeline.curation.changes import KEPT, Before, Change, changes
+from pipeline.curation.criteria import load_criteria
+from pipeline.curation.curator import Candidates, Drop
+from pipeline.run.splits import TRAIN
 
 
 def dataset(folder: Path, kept: list[str], dropped: dict[str, str], criteria: dict | None = None) -> Path:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from wire import reply, sends
 
 from pipeline.client import LLMClient
+from pipeline.client.reply import read_reply, with_prompt_tokens
 from pipeline.errors import BadReply, ConfigError, PipelineError
 from pipeline.records import GenerateConfig, Request, Usage
-from pipeline.reply import read_reply, with_prompt_tokens
 
 pytestmark = pytest.mark.usefixtures("no_waiting_between_attempts")
 

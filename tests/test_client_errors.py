@@ -11,10 +11,10 @@ import pytest
 from asked import AT_ONCE, REQUEST, WELL_MET, Server, chunk, complete, complete_on_the_wire, ok, sse, streamed
 from wire import Wire, reply, sends, stalls, unused_port, with_length
 
-from pipeline.client import LLMClient
+from pipeline.client.client import LLMClient
+from pipeline.client.retry import MAX_ATTEMPTS
+from pipeline.client.transport import AiohttpTransport
 from pipeline.errors import BadReply, Busy, ConfigError, Denied, Refused, TimedOut, TooLong, Unreachable
-from pipeline.retry import MAX_ATTEMPTS
-from pipeline.transport import AiohttpTransport
 
 pytestmark = pytest.mark.usefixtures("no_waiting_between_attempts")
 

@@ -10,9 +10,9 @@ import pytest
 from asked import AT_ONCE, MARKER, REQUEST, WELL_MET, Server, chunk, complete, ok, streamed
 from wire import Wire, reply, sends
 
-from pipeline.client import LLMClient
+from pipeline.client.client import LLMClient
+from pipeline.client.headers import request_headers, secrets_in
 from pipeline.errors import ConfigError, Refused, ServerError
-from pipeline.headers import request_headers, secrets_in
 
 pytestmark = pytest.mark.usefixtures("no_waiting_between_attempts")
 

@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.configs import Rows, Waiting
-from pipeline.curator import Candidates, Drop
-from pipeline.pairs import Pair
+from pipeline.curation.curator import Candidates, Drop
+from pipeline.curation.pairs import Pair
+from pipeline.dataset.configs import Rows, Waiting
+from pipeline.dataset.training import TrainingPrompt
+from pipeline.prompts.templates import Templates
 from pipeline.records import Completion, GenerateConfig, Item, Message, Request, Turn
-from pipeline.splits import KNOWN, NEW, SPLITS, TRAIN
-from pipeline.templates import Templates
-from pipeline.training import TrainingPrompt
+from pipeline.run.splits import KNOWN, NEW, SPLITS, TRAIN
 
 MANY = 9000  # more than two batches
 FATES = ["", "finished", "duplicate", "", "max_per_prompt", "train_prompt", "late", ""]

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from pipeline import models
 from pipeline.cli import cli
 from pipeline.client import LLMClient
-from pipeline.embedded import EmbeddedServer
 from pipeline.errors import TooLong
 from pipeline.records import GenerateConfig, Message, Request
+from pipeline.server import models
+from pipeline.server.embedded import EmbeddedServer
 
 ASKED = Request(
     messages=(Message(role="user", content="Name the colours of the rainbow."),),

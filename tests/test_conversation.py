@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.conversation import Script, Talk, clean, merged
+from pipeline.client.thinking import Thinking, without_thinking
 from pipeline.dialects import DIALECTS
-from pipeline.ending import ending, says_farewell
-from pipeline.journal import Journal
+from pipeline.prompts.templates import TemplateFailed, Templates
 from pipeline.records import Completion, Exchange, GenerateConfig, Item, Message, digest
-from pipeline.templates import TemplateFailed, Templates
-from pipeline.thinking import Thinking, without_thinking
+from pipeline.run.conversation import Script, Talk, clean, merged
+from pipeline.run.ending import ending, says_farewell
+from pipeline.run.journal import Journal
 
 
 def system(text):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import ConfigError
-from pipeline.criteria import Bounds, load_criteria
+from pipeline.curation.criteria import Bounds, load_criteria
 from pipeline.resources import shipped
 from pipeline.scorers import OF_PERSONAS, OF_RUN, SCORERS
 

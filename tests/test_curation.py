@@ -22,9 +22,9 @@ from fakes import FakeServer, calm
 
 from pipeline import ConfigError, load_run
 from pipeline.cli import cli, main
-from pipeline.criteria import DUPLICATE, KINDS, LIMITS, load_criteria
+from pipeline.curation.criteria import DUPLICATE, KINDS, LIMITS, load_criteria
 from pipeline.resources import shipped
-from pipeline.splits import SPLITS, TRAIN
+from pipeline.run.splits import SPLITS, TRAIN
 
 PERSONAS, SCENARIOS, SAMPLES = 25, 5, 2
 # Replies are made for these. Each scorer that ships has tests of its own.

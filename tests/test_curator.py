@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.criteria import DUPLICATE, LIMITS, Criteria, Panel, load_criteria
-from pipeline.curator import Candidates, Curator, Drop
-from pipeline.plan import CONTRAST
+from pipeline.curation.criteria import DUPLICATE, LIMITS, Criteria, Panel, load_criteria
+from pipeline.curation.curator import Candidates, Curator, Drop
+from pipeline.curation.scored import Judge
 from pipeline.records import Completion, Item, Score, Turn
-from pipeline.scored import Judge
-from pipeline.splits import KNOWN, NEW, TRAIN
+from pipeline.run.plan import CONTRAST
+from pipeline.run.splits import KNOWN, NEW, TRAIN
 
 NAMES = list(load_criteria().filters)
 # Nothing alike but what is equal by far, so that a test says itself what is a duplicate.

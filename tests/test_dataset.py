@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from fakes import FakeServer
 
 from pipeline.cli import cli
-from pipeline.dataset import making_dataset
-from pipeline.produce import exhaust, reopen
+from pipeline.dataset.make import making_dataset
 from pipeline.progress import Silent
-from pipeline.runfolder import RunFolder
-from pipeline.splits import KNOWN, NEW, SPLITS, TRAIN, Splitter
+from pipeline.run.folder import RunFolder
+from pipeline.run.produce import exhaust, reopen
+from pipeline.run.splits import KNOWN, NEW, SPLITS, TRAIN, Splitter
 
 PERSONAS, SCENARIOS = 30, 12
 PROVENANCE = ["item_id", "persona_id", "scenario_id", "category", "sample", "turn", "template", "model", "seed"]

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import dedup
-from pipeline.dedup import Match, near_duplicates
+from pipeline.curation import dedup
+from pipeline.curation.dedup import Match, near_duplicates
 
 LINE = "Keep the lamp low and mind the third step, friend, the tide is coming in and the crow is listening."
 COMMON = (
@@ -272,7 +272,7 @@ CHECK = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_dedup import found, lines
-from pipeline.dedup import _Hashing
+from pipeline.curation.dedup import _Hashing
 said = [(t, f"p{n % 5}") for n, t in enumerate(lines(9, 600))]
 print(*[(m.number, m.similarity, m.scope) if m else "" for m in found(*said)])
 print(*_Hashing(17).keys_of(["mind the third step".split()], [7])[:2, 0])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.client.reply import UnreadableReply, read_reply
 from pipeline.dialects import DIALECTS, dialect_named
 from pipeline.dialects.base import (
     context_overflow,
@@ -25,7 +26,6 @@ from pipeline.dialects.base import (
 )
 from pipeline.errors import ConfigError
 from pipeline.records import GenerateConfig, Message, Request, Usage
-from pipeline.reply import UnreadableReply, read_reply
 
 GOLDEN = Path(__file__).parent / "golden"
 OPENAI, TEXTGEN = DIALECTS["openai"], DIALECTS["textgen"]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dedup import heard
-from pipeline.diversity import SAMPLE, diversity, self_bleu
+from pipeline.curation.dedup import heard
+from pipeline.curation.diversity import SAMPLE, diversity, self_bleu
 
 WORDS = ["salt", "rope", "tide", "lamp", "crow"]
 SENTENCES = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12), min_size=2, max_size=8)

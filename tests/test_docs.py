@@ -41,15 +41,17 @@ def test_the_table_of_options_says_what_help_says():
 
 def test_the_file_tree_has_every_module():
     tree = next(block for block in blocks("") if "__init__.py" in block)
-    modules = {p.relative_to(ROOT / "pipeline").as_posix() for p in (ROOT / "pipeline").rglob("*.py")}
-    missing = {m for m in modules if Path(m).name not in tree} - {"dialects/__init__.py"}
-    assert not missing
-    mentioned = set(re.findall(r"([\w/]+\.py)\b", tree))
-    assert not {name for name in mentioned if not list(ROOT.glob(f"*/**/{name}"))}
+    shown: list[Path] = []
+    for spaces, name in re.findall(r"^( *)(\S+)", tree, re.MULTILINE):
+        inside = next((path for path in reversed(shown) if len(path.parts) == len(spaces) // 2), Path())
+        shown.append(inside / name)
+    assert not [path for path in shown if not (ROOT / path).exists()]
+    modules = {path.relative_to(ROOT) for path in (ROOT / "pipeline").rglob("*.py")}
+    assert {path for path in modules if path.name != "__init__.py"} <= set(shown)
 
 
 def test_every_filter_is_explained():
-    from pipeline.criteria import DUPLICATE, LIMITS, load_criteria
+    from pipeline.curation.criteria import DUPLICATE, LIMITS, load_criteria
 
     assert all(f"`{name}`" in README for name in (*load_criteria().filters, DUPLICATE, *LIMITS))
 

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from fakes import FakeServer
 from wire import unused_port
 
-from pipeline import models
 from pipeline.cli import cli
-from pipeline.doctor import PORTS, Finding, examine
+from pipeline.cli.doctor import PORTS, Finding, examine
+from pipeline.server import models
 
 KEYS = (
     "sk-marker-api-0123456789",

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline import models
-from pipeline.client import LLMClient
-from pipeline.embedded import EmbeddedServer
+from pipeline.client.client import LLMClient
 from pipeline.errors import ConfigError
 from pipeline.records import GenerateConfig, Message, Request
+from pipeline.server import models
+from pipeline.server.embedded import EmbeddedServer
 
 HELLO = Request(
     messages=(Message(role="user", content="Say hello to the traveller."),),
@@ -39,7 +39,7 @@ def servers() -> set[int]:
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"pipeline.embedded" in path.read_bytes():
+            if b"pipeline.server.embedded" in path.read_bytes():
                 found.add(int(path.parent.name))
         except OSError:
             continue

@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from fakes import FakeServer
 
 from pipeline.cli import cli
-from pipeline.criteria import load_criteria
+from pipeline.curation.criteria import load_criteria
 from pipeline.evaluation.evaluate import evaluating
 from pipeline.evaluation.text import evaluated
-from pipeline.journal import Journal
-from pipeline.produce import exhaust, reopen
 from pipeline.progress import Silent
-from pipeline.runfolder import RunFolder
+from pipeline.run.folder import RunFolder
+from pipeline.run.journal import Journal
+from pipeline.run.produce import exhaust, reopen
 from pipeline.stats import clustered_mean
 
 

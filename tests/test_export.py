@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pipeline.dataset.export import COLUMNS, FORMATS, export
 from pipeline.errors import ConfigError
-from pipeline.export import COLUMNS, FORMATS, export
-from pipeline.splits import KNOWN, NEW, SPLITS, TRAIN
+from pipeline.run.splits import KNOWN, NEW, SPLITS, TRAIN
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 NASTY = 'Line one\nline\ttwo \u2028 \u2029 \x85 \x1e "quoted" \\back </script> <|im_end|> {"role": "system"} é 漢 🜂 {prompt} $HOME %s'
@@ -529,7 +529,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
             for _ in range(count // 1000):
                 writer.write_table(pa.Table.from_pylist([row] * 1000, schema))
         code = (
-            "import resource, sys; from pathlib import Path; from pipeline.export import export\n"
+            "import resource, sys; from pathlib import Path; from pipeline.dataset.export import export\n"
             "export(Path(sys.argv[1]), 'axolotl'); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=True)

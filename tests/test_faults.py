@@ -15,10 +15,10 @@ from fakes import FakeServer, calm
 from test_generation import Walk
 from wire import Wire, reply
 
-from pipeline import generation
 from pipeline.cli import cli
-from pipeline.client import LLMClient
-from pipeline.journal import Journal
+from pipeline.client.client import LLMClient
+from pipeline.run import generation
+from pipeline.run.journal import Journal
 
 ROWS, CONCURRENCY, TIMEOUT, A_WHILE = 30, 6, 30.0, 0.7
 CHUNK = b'data: {"choices": [{"delta": {"content": "Aye. "}}]}\n\n'

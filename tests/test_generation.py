@@ -7,12 +7,12 @@ import time
 import httpx
 import pytest
 
-from pipeline import generation
-from pipeline.client import LLMClient
-from pipeline.conversation import Ask
+from pipeline.client.client import LLMClient
 from pipeline.errors import RunStopped
-from pipeline.journal import Journal
 from pipeline.records import Completion, Message, Request, digest
+from pipeline.run import generation
+from pipeline.run.conversation import Ask
+from pipeline.run.journal import Journal
 
 
 class Talk:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from fakes import FakeServer
 
 from pipeline.cli import cli
-from pipeline.configure import selected_on
+from pipeline.cli.configure import selected_on
 from pipeline.errors import ConfigError
 
 

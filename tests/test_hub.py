@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pipeline.dataset.hub import push_to_hub
 from pipeline.errors import ConfigError
-from pipeline.hub import push_to_hub
 
 TOKEN = "hf_" + "AbCdEfGhIjKl" * 3
 REPO = "mira/ferry-npcs"
@@ -181,7 +181,7 @@ def folder(tmp_path) -> Path:
 def push(hub, folder, repo=REPO, *, token=TOKEN, public=False, with_rejected=False, **environment):
     """(exit code, lines); the token and anything on the second stream fail the test."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom pipeline.errors import PipelineError\nfrom pipeline.hub import push_to_hub\n"
+        "import sys\nfrom pathlib import Path\nfrom pipeline.errors import PipelineError\nfrom pipeline.dataset.hub import push_to_hub\n"
         "try:\n"
         f"    print(push_to_hub(Path(sys.argv[1]), sys.argv[2], public={public}, with_rejected={with_rejected}, say=print))\n"
         "except PipelineError as exc:\n"

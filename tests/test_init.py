@@ -14,14 +14,14 @@ from fakes import FakeServer
 from test_scorers import CRITERIA, failing, score, turn
 
 from pipeline.cli import cli
-from pipeline.criteria import load_criteria
+from pipeline.cli.starter import make_starter, starter_files
+from pipeline.curation.criteria import load_criteria
 from pipeline.errors import ConfigError
 from pipeline.evaluation.suite import read_suite
 from pipeline.personas.load import load_personas, load_scenarios, read_personas
 from pipeline.personas.schema import Persona, Scenario
-from pipeline.project import FILE, read_project
-from pipeline.starter import make_starter, starter_files
-from pipeline.templates import Templates
+from pipeline.prompts.templates import Templates
+from pipeline.server.project import FILE, read_project
 
 KEPT_ANYHOW = ("--set", "voice=off", "--set", "overused=off")  # a fake server has nobody's voice
 
@@ -89,7 +89,7 @@ def test_the_speakers_are_told_apart_by_ear(own, tmp_path):
 
 
 def test_a_tenth_of_the_scenarios_is_held_out_as_its_comment_says(own):
-    from pipeline.splits import TRAIN, Splitter
+    from pipeline.run.splits import TRAIN, Splitter
 
     held_out = [play.id for play in scenarios(own) if Splitter("scenario").split("tagg", play.id) != TRAIN]
     assert held_out == ["red-door"]

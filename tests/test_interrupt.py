@@ -11,7 +11,7 @@ import time
 import pytest
 from fakes import FakeServer, calm
 
-from pipeline.journal import Journal
+from pipeline.run.journal import Journal
 
 CONCURRENCY = 4
 

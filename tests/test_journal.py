@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, RunStopped
-from pipeline.journal import Journal
 from pipeline.records import Attempt, Timing, digest
+from pipeline.run.journal import Journal
 
 TIMING = Timing(sent=1.5, e2e=0.25, ttft=0.125, last=None)
 

@@ -14,14 +14,14 @@ from click.testing import CliRunner
 from fakes import FakeServer, calm
 
 from pipeline.cli import cli
-from pipeline.criteria import load_criteria
+from pipeline.curation.criteria import load_criteria
+from pipeline.dataset.judging import Judged, by_children, judged, rows_of
+from pipeline.dataset.training import TrainingPrompt
 from pipeline.errors import ConfigError, RunStopped
-from pipeline.judging import Judged, by_children, judged, rows_of
-from pipeline.produce import reopen
-from pipeline.runfolder import RunFolder
-from pipeline.splits import Splitter
-from pipeline.templates import Templates
-from pipeline.training import TrainingPrompt
+from pipeline.prompts.templates import Templates
+from pipeline.run.folder import RunFolder
+from pipeline.run.produce import reopen
+from pipeline.run.splits import Splitter
 
 REPLIES = 1200  # more than two batches
 SPLIT = Splitter("both")
@@ -111,7 +111,9 @@ def test_a_process_that_dies_is_no_end_of_the_replies(run, tmp_path):
 def test_whoever_stops_listening_leaves_no_process_behind(run):
     def ours():
         listed = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-        return [line for line in listed.stdout.splitlines() if "pipeline.judging" in line and sys.executable in line]
+        return [
+            line for line in listed.stdout.splitlines() if "pipeline.dataset.judging" in line and sys.executable in line
+        ]
 
     with opened(run) as produced:
         batches = by_children(produced, SPLIT, 2)

@@ -3,7 +3,7 @@
 import pytest
 from labelled import HERE, flagged, held, people, rows
 
-from pipeline.criteria import load_criteria
+from pipeline.curation.criteria import load_criteria
 
 NAMES = list(load_criteria().filters)
 

@@ -6,9 +6,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.latency import client_bound, quantile, tpot
+from pipeline.curation.scored import Load, replies_of
 from pipeline.records import Completion, Item, Timing, Turn, Usage
-from pipeline.scored import Load, replies_of
+from pipeline.stats.latency import client_bound, quantile, tpot
 
 
 def completion(sent=0.0, e2e=1.0, ttft=None, last=None, tokens=None):

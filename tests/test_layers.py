@@ -1,6 +1,8 @@
-"""The layers go down the page: a module imports from its own layer or from above, and nothing goes round in circles."""
+"""The order goes down the page: a module imports from its own folder or from what stands above it, and never in circles."""
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -10,23 +12,20 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 
 LAYERS = [
-    ("words", "errors hints records config resources"),
-    (
-        "server",
-        "dialects sse headers evennia retry autolimit limits httpx_errors transport interrupt thinking reply refusal stopwatch receive rate client probe project models embedded",
-    ),
-    ("prompts", "personas lore misprints templates"),
-    ("produce", "splits tables runfolder plan ending journal conversation generation target prepare produce imported"),
-    ("judge", "scorers criteria latency stats scored"),
-    ("select", "texts dedup curator pairs diversity training configs judging changes card dataset trainers export"),
-    ("tell", "evaluation comparison report hub summary progress dryrun ping starter doctor runs excerpt plots"),
-    ("doors", "options configure configure_arms commands cli cli_personas cli_start api __init__ __main__"),
+    "errors hints records config resources interrupt",
+    "dialects client server",
+    "personas prompts",
+    "run",
+    "scorers stats",
+    "curation dataset",
+    "progress summary comparison evaluation report excerpt runs plots",
+    "cli api __init__ __main__",
 ]
-LAYER_OF = {name: number for number, (_, names) in enumerate(LAYERS) for name in names.split()}
-
-
-def modules() -> dict[str, Path]:
-    return {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
+ORDER = " ".join(LAYERS).split()
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
 def imported_by(path: Path) -> set[str]:
@@ -43,29 +42,30 @@ def imported_by(path: Path) -> set[str]:
         if id(node) in for_types:
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pipeline":
-            rest = node.module.split(".")[1:]
-            found |= {".".join([*rest, a.name]) for a in node.names} if not rest else {".".join(rest)}
+            inside = node.module.split(".")[1:]
+            names = {".".join([*inside, a.name]) for a in node.names}
+            found |= {name if name in MODULES else ".".join(inside) for name in names}
         elif isinstance(node, ast.Import):
             found |= {a.name.removeprefix("pipeline.") for a in node.names if a.name.startswith("pipeline.")}
     return found
 
 
-def layer(module: str) -> int:
-    return LAYER_OF[module.split(".")[0]]
+def place(module: str) -> int:
+    return ORDER.index(module.split(".")[0])
 
 
-def test_every_module_has_its_layer():
-    assert {name.split(".")[0] for name in modules()} == set(LAYER_OF)
+def test_every_module_has_its_place():
+    assert {name.split(".")[0] for name in MODULES} == set(ORDER)
 
 
-@pytest.mark.parametrize("module", modules())
-def test_no_import_goes_up_a_layer(module):
-    wrong = [other for other in imported_by(modules()[module]) if layer(other) > layer(module)]
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_goes_up(module):
+    wrong = [other for other in imported_by(MODULES[module]) if place(other) > place(module)]
     assert not wrong
 
 
 def test_no_imports_go_round_in_circles():
-    graph = {m.removesuffix(".__init__"): {o for o in imported_by(p)} for m, p in modules().items() if m != "__init__"}
+    graph = {module: imported_by(path) for module, path in MODULES.items()}
     done: set[str] = set()
 
     def visit(module: str, above: tuple[str, ...]) -> None:
@@ -79,9 +79,19 @@ def test_no_imports_go_round_in_circles():
         visit(module, ())
 
 
-@pytest.mark.parametrize("module", modules())
+@pytest.mark.parametrize("package", sorted({path.parent for path in MODULES.values()}))
+def test_no_public_name_is_that_of_a_module(package):
+    found = importlib.import_module(".".join(("pipeline", *package.relative_to(PACKAGE).parts)))
+    public = {name for name, value in vars(found).items() if not inspect.ismodule(value)} | set(dir(found))
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    assert not {name for name in public & modules if not inspect.ismodule(getattr(found, name))}
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_a_module_is_read_in_one_sitting(module):
-    assert len(modules()[module].read_text("utf-8").splitlines()) <= 400
+    assert len(MODULES[module].read_text("utf-8").splitlines()) <= 400
 
 
 def test_help_loads_nothing_of_weight():

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.limits import Limiter, Slot, Turns
+from pipeline.client.limits import Limiter, Slot, Turns
 
 
 @settings(max_examples=50, deadline=None)

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli import cli
-from pipeline.conversation import Script
-from pipeline.lore import BUDGET, lore_of
 from pipeline.personas.schema import Persona
+from pipeline.prompts.lore import BUDGET, lore_of
+from pipeline.prompts.templates import Templates
 from pipeline.records import Exchange, GenerateConfig, Item, Message
-from pipeline.templates import Templates
+from pipeline.run.conversation import Script
 
 WELL = {"keys": ["the well", "bucket"], "content": "The well went dry in May."}
 PRIEST = {"keys": ["Father Aldous"], "content": "Aldous drinks."}

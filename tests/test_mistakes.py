@@ -23,7 +23,7 @@ from aiohttp import web
 from fakes import FakeServer
 
 from pipeline.cli import main
-from pipeline.runfolder import RunFolder
+from pipeline.run.folder import RunFolder
 
 KEY = "KEY-9f3c-of-the-server"
 PERSONAS = "- {id: mira, name: Mira, description: a ferrywoman}\n- {id: bor, name: Bor, description: a smith}\n"

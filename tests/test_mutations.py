@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.client.reply import StreamReader, UnreadableReply, read_reply
 from pipeline.dialects import DIALECTS
 from pipeline.records import Completion
-from pipeline.reply import StreamReader, UnreadableReply, read_reply
 
 USAGE = {"prompt_tokens": 31, "completion_tokens": 8}
 CHUNKS = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import ConfigError
-from pipeline.criteria import Bounds, load_criteria
+from pipeline.curation.criteria import Bounds, load_criteria
 from pipeline.records import Completion, Item, Score, Turn
 from pipeline.scorers.own import own_scorer
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.criteria import KINDS, load_criteria
-from pipeline.curator import Candidates, Drop
-from pipeline.dedup import heard, shingles, similarity
-from pipeline.pairs import ALIKE, Pair, pairs
+from pipeline.curation.criteria import KINDS, load_criteria
+from pipeline.curation.curator import Candidates, Drop
+from pipeline.curation.dedup import heard, shingles, similarity
+from pipeline.curation.pairs import ALIKE, Pair, pairs
 from pipeline.records import digest
-from pipeline.splits import KNOWN, NEW, TRAIN
+from pipeline.run.splits import KNOWN, NEW, TRAIN
 
 ALL = load_criteria().preference
 TEXTS = [

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.personas.schema import Scenario
-from pipeline.plan import CONTRAST, Count, Plan
 from pipeline.records import Item
+from pipeline.run.plan import CONTRAST, Count, Plan
 
 NPCS = [f"npc-{number}" for number in range(12)]
 SCENES = [f"scene-{number}" for number in range(9)]

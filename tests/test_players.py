@@ -12,10 +12,10 @@ from test_judging import SPLIT, opened, whole
 
 from pipeline import load_run
 from pipeline.cli import cli
-from pipeline.criteria import load_criteria
-from pipeline.judging import by_children, judged, rows_of
-from pipeline.templates import Templates
-from pipeline.training import TrainingPrompt
+from pipeline.curation.criteria import load_criteria
+from pipeline.dataset.judging import by_children, judged, rows_of
+from pipeline.dataset.training import TrainingPrompt
+from pipeline.prompts.templates import Templates
 
 OFF = [option for name in ("voice", "overused", "language") for option in ("--set", f"{name}=off")]
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire import Wire, reply, sends, stalls, unused_port
 
-from pipeline.client import LLMClient
+from pipeline.client.client import LLMClient
+from pipeline.client.headers import request_headers
+from pipeline.client.probe import Server, base_url, probe
+from pipeline.client.transport import AiohttpTransport
 from pipeline.dialects import DIALECTS
 from pipeline.errors import ConfigError
-from pipeline.headers import request_headers
-from pipeline.probe import Server, base_url, probe
 from pipeline.records import Message, Request
-from pipeline.transport import AiohttpTransport
 
 MARKER = "sk-marker-0123456789"
 CHAT, GENERATE = "/v1/chat/completions", "/api/v1/generate"

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cli import cli
-from pipeline.prepare import Seen
 from pipeline.progress import Meter, Plain, Silent, duration, printable, watcher
 from pipeline.records import Completion, Timing, Usage
+from pipeline.run.prepare import Seen
 
 EVIL = "As an AI \x1b[31mred\x1b]0;title\x07 \x9b2J \u202eback \x08\x7f\r done."
 

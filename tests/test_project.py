@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.project import defaults, named_target
+from pipeline.server.project import defaults, named_target
 
 
 @pytest.fixture(autouse=True)

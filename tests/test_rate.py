@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rate import RateLimit
+from pipeline.client.rate import RateLimit
 
 
 def test_without_a_limit_nobody_waits():

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.client.reply import StreamReader, UnreadableReply, read_reply
+from pipeline.client.sse import EventDecoder
 from pipeline.dialects import DIALECTS
 from pipeline.records import Completion
-from pipeline.reply import StreamReader, UnreadableReply, read_reply
-from pipeline.sse import EventDecoder
 
 OPENAI, TEXTGEN = DIALECTS["openai"], DIALECTS["textgen"]
 

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli import cli
-from pipeline.criteria import load_criteria
+from pipeline.curation.criteria import load_criteria
+from pipeline.curation.scored import REPLIES, SCORES
 from pipeline.evaluation.arms import arm_folders
 from pipeline.report import write_report
 from pipeline.report.transcripts import embedded
-from pipeline.runfolder import RunFolder
-from pipeline.scored import REPLIES, SCORES
-from pipeline.tables import TableWriter
+from pipeline.run.folder import RunFolder
+from pipeline.run.tables import TableWriter
 
 HOSTILE = [
     "<script>alert(1)</script> I mind the gate.",

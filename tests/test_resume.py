@@ -37,7 +37,7 @@ def pipeline(arguments: list[str], log: str) -> None:
 def processes():
     """Children that begin with everything imported, so that a kill hits the work and not the imports."""
     context = multiprocessing.get_context("forkserver")
-    modules = ("cli", "commands", "configure", "dataset", "diversity", "produce", "report", "summary", "transport")
+    modules = ("cli", "cli.commands", "dataset.make", "run.produce", "report", "summary", "client.transport")
     context.set_forkserver_preload([f"pipeline.{name}" for name in modules])
     return context
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.retry import (
+from pipeline.client.retry import (
     LONGEST_WAIT,
     MAX_ATTEMPTS,
     RetryBudget,

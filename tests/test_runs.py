@@ -11,7 +11,7 @@ from fakes import FakeServer
 import pipeline
 from pipeline import ConfigError, load_run
 from pipeline.cli import cli
-from pipeline.runfolder import RunFolder
+from pipeline.run.folder import RunFolder
 from pipeline.scorers import SCORERS
 
 LEAK, REFUSED = "Line 0,", "Line 1,"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.criteria import Panel, load_criteria
+from pipeline.curation.criteria import Panel, load_criteria
 from pipeline.records import Completion, Item, Message, Request, Turn
 
 FIELDS = ("world", "setting", "personality", "speech", "home", "trade", "kin", "hides", "wants", "greeting")

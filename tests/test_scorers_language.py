@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.records import Completion, Item, Turn
 from pipeline.resources import shipped
-from pipeline.scorers.language import language
+from pipeline.scorers.languages import language
 
 ENGLISH = {
     "description": "a ferrywoman of sixty who has outlived three ferries",

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.splits import FEWEST_PERSONAS, KNOWN, NEW, SPLITS, TRAIN, Splitter, splitter
+from pipeline.run.splits import FEWEST_PERSONAS, KNOWN, NEW, SPLITS, TRAIN, Splitter, splitter
 
 PERSONAS = [f"npc-{n}" for n in range(2000)]
 SCENARIOS = [f"scenario-{n}" for n in range(2000)]

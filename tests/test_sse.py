@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sse import Event, EventDecoder, LineDecoder
+from pipeline.client.sse import Event, EventDecoder, LineDecoder
 
 
 def events(*reads: bytes) -> list[Event]:

@@ -389,7 +389,7 @@ def test_a_difference_of_quantiles_is_that_of_the_quantiles(rows, q):
 
 
 def test_a_clustered_quantile_of_independent_values_is_about_the_plain_one():
-    from pipeline.latency import quantile
+    from pipeline.stats.latency import quantile
 
     x = np.random.default_rng(3).gamma(2, 1, 400).tolist()
     for q in (0.5, 0.95):

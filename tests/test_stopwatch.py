@@ -8,7 +8,7 @@ import time
 import pytest
 from wire import Wire, reply, sends, with_length
 
-from pipeline.client import LLMClient
+from pipeline.client.client import LLMClient
 from pipeline.errors import ServerError
 from pipeline.records import Message, Request, Timing
 

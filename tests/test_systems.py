@@ -139,7 +139,7 @@ def test_what_is_written_has_names_that_windows_allows(made):
 def test_a_run_is_named_by_what_windows_allows(tmp_path):
     done = command("generate", "--dry-run", "--json", cwd=tmp_path)
     assert done.returncode == 0
-    from pipeline.configure_arms import _ARM_NAME
+    from pipeline.cli.configure_arms import _ARM_NAME
 
     assert not _ARM_NAME.fullmatch("a:b") and not _ARM_NAME.fullmatch("a/b") and not _ARM_NAME.fullmatch("a\\b")
 

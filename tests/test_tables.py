@@ -12,7 +12,7 @@ from fakes import FakeServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.tables import TableWriter, column, taken
+from pipeline.run.tables import TableWriter, column, taken
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema([("text", pa.string()), ("whole", pa.int32()), ("real", pa.float64()), ("messages", MESSAGES)])

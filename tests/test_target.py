@@ -2,10 +2,10 @@
 
 import pytest
 
-from pipeline.autolimit import AutoLimit
+from pipeline.client.autolimit import AutoLimit
+from pipeline.client.probe import Server
 from pipeline.config import RunConfig
-from pipeline.probe import Server
-from pipeline.target import _concurrency
+from pipeline.server.target import _concurrency
 
 
 def asked(concurrency, said=None, **told):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.personas.load import load_personas, load_scenarios, read_personas
 from pipeline.personas.schema import Persona
+from pipeline.prompts.templates import MAX_CHARS, TemplateFailed, Templates
 from pipeline.records import Item, Message
 from pipeline.resources import shipped
-from pipeline.templates import MAX_CHARS, TemplateFailed, Templates
 
 SHIPPED = ["npc/default", "npc/barks", "npc/evennia"]
 

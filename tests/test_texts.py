@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.curator import Drop, Drops
-from pipeline.texts import Few, Repeated, Scattered, Texts
+from pipeline.curation.curator import Drop, Drops
+from pipeline.curation.texts import Few, Repeated, Scattered, Texts
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None), max_size=40)  # lone surrogates, too
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from pipeline import ConfigError
 from pipeline.config import RunConfig
-from pipeline.conversation import merged
+from pipeline.dataset.training import TrainingPrompt
+from pipeline.prompts.templates import TemplateFailed, Templates
 from pipeline.records import Completion, Item, Message, Request, Turn
-from pipeline.templates import TemplateFailed, Templates
-from pipeline.training import TrainingPrompt
+from pipeline.run.conversation import merged
 
 LINE = "What happened to the rope?"
 SYSTEM, USER = Message(role="system", content="You are Mira."), Message(role="user", content=f"(asked) {LINE}")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from loopback import CHUNKED, HELLO, Loopback, ask, fetch, sends, stalls
 
-from pipeline.transport import AiohttpTransport
+from pipeline.client.transport import AiohttpTransport
 
 
 def test_a_reply_without_any_body_is_whole():

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from loopback import CHUNKED, HELLO, SECRET, Loopback, ask, fetch, refusal, reset, sends, stalls
 
-from pipeline.httpx_errors import ReplyTooLarge
-from pipeline.transport import AiohttpTransport
+from pipeline.client.httpx_errors import ReplyTooLarge
+from pipeline.client.transport import AiohttpTransport
 
 
 @pytest.mark.parametrize(

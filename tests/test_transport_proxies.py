@@ -10,8 +10,8 @@ import httpx
 import pytest
 from loopback import HELLO, PROXY_VARIABLES, SECRET, Loopback, ask, fetch, refusal, sends
 
-from pipeline.httpx_errors import NotTrusted
-from pipeline.transport import AiohttpTransport
+from pipeline.client.httpx_errors import NotTrusted
+from pipeline.client.transport import AiohttpTransport
 
 # Proxies
 

@@ -22,7 +22,7 @@ from pipeline.comparison.arm import Arm, Columns, Item
 from pipeline.errors import ConfigError
 from pipeline.personas.rows import read_rows
 from pipeline.records import Row
-from pipeline.runfolder import RunFolder
+from pipeline.run.folder import RunFolder
 
 _TEXTS = ("reply", "output", "response", "completion", "answer", "text")
 _QUESTIONS = ("line", "input", "instruction", "question", "prompt")

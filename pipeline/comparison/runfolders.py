@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.comparison.arm import TEXT, Arm, Load
-from pipeline.criteria import Bounds, load_criteria
+from pipeline.curation.criteria import Bounds, load_criteria
 from pipeline.errors import ConfigError
-from pipeline.latency import busy_seconds
-from pipeline.plan import CONTRAST
-from pipeline.runfolder import RunFolder
-from pipeline.tables import column
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import CONTRAST
+from pipeline.run.tables import column
+from pipeline.stats.latency import busy_seconds
 
 _REPLIES = (
     *("item_id", "turn", "persona_id", "scenario_id", "category", "sample", "arm"),

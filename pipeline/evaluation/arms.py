@@ -19,16 +19,16 @@ from typing import Any
 
 from pipeline.comparison import Arm, compare_arms, read_run
 from pipeline.config import RunConfig
-from pipeline.criteria import load_criteria
+from pipeline.curation.criteria import load_criteria
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluating
 from pipeline.evaluation.gates import decide, overall, parse_gate, plain
 from pipeline.interrupt import run
-from pipeline.prepare import Watcher, prepare
-from pipeline.produce import exhaust, produce, reopen
 from pipeline.progress import watcher
-from pipeline.runfolder import Inputs, RunFolder, now
-from pipeline.target import find_target
+from pipeline.run.folder import Inputs, RunFolder, now
+from pipeline.run.prepare import Watcher, prepare
+from pipeline.run.produce import exhaust, produce, reopen
+from pipeline.server.target import find_target
 
 
 @dataclass(frozen=True, slots=True)

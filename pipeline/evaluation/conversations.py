@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.criteria import Bounds
+from pipeline.curation.criteria import Bounds
 from pipeline.records import Score, Turn
 from pipeline.stats import clustered_mean, paired, reduce_repeats
 

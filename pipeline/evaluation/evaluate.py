@@ -14,16 +14,16 @@ import numpy as np
 
 from pipeline.comparison import Arm, read_run
 from pipeline.comparison.arm import Item
-from pipeline.criteria import load_criteria
+from pipeline.curation.criteria import load_criteria
+from pipeline.curation.scored import Load, Scored
 from pipeline.evaluation.conversations import Conversations
 from pipeline.evaluation.gates import decide, parse_gate, plain
 from pipeline.evaluation.measures import QUANTILES, SHARES, measured
 from pipeline.personas.load import read_personas
-from pipeline.plan import CONTRAST
-from pipeline.prepare import Seen
-from pipeline.produce import Produced, Steps
 from pipeline.records import Score
-from pipeline.scored import Load, Scored
+from pipeline.run.plan import CONTRAST
+from pipeline.run.prepare import Seen
+from pipeline.run.produce import Produced, Steps
 from pipeline.stats import Mean, clustered_mean, clustered_quantile, reduce_repeats
 
 _SLOWEST = 20  # personas that are told one by one

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.criteria import load_criteria
+from pipeline.curation.criteria import load_criteria
 from pipeline.errors import ConfigError
 from pipeline.evaluation.gates import parse_gate
 from pipeline.hints import nearest, read_yaml, wanted

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.comparison import compared
-from pipeline.criteria import Bounds
+from pipeline.curation.criteria import Bounds
 from pipeline.evaluation.conversations import VOICE
 from pipeline.progress import printable
 from pipeline.summary import CLIENT_BOUND, OWN_SERVER, rate

@@ -17,11 +17,11 @@ from markupsafe import Markup
 
 import pipeline.report.figures as figures
 import pipeline.report.story as story
-from pipeline.criteria import Bounds
+from pipeline.curation.criteria import Bounds
 from pipeline.progress import printable
 from pipeline.report.sift import Sieve, Sifted
 from pipeline.report.transcripts import transcripts
-from pipeline.runfolder import RunFolder
+from pipeline.run.folder import RunFolder
 
 _HERE = Path(__file__).parent
 

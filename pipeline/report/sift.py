@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.criteria import Bounds
-from pipeline.plan import CONTRAST
-from pipeline.runfolder import RunFolder
-from pipeline.tables import column as column_of
+from pipeline.curation.criteria import Bounds
+from pipeline.run.folder import RunFolder
+from pipeline.run.plan import CONTRAST
+from pipeline.run.tables import column as column_of
 
 SHOWN = 5_000  # replies, of all arms together
 TEXTS = 16 * 2**20  # bytes of their texts as JSON has them

@@ -9,7 +9,7 @@ all. The settings of a scorer are its keyword parameters; `data/curation.yaml` h
     character, player, role          who speaks: no chatbot, not for the player, nobody else
     secrets, leak                    what is not for the player: the secret, the prompt
     world, facts, claims             what is true: of its world, of itself, of what the player only claims
-    manners, language, style         how it speaks: no parrot, in its own tongue, neither stale nor like another
+    manners, languages, style        how it speaks: no parrot, in its own tongue, neither stale nor like another
     shape, repetition                whether it fits where a game shows it, and says a thing once
     memory                           what it was told some turns ago
     own_words, overused              what the run as a whole repeats
@@ -26,7 +26,7 @@ from pipeline.records import Score, Turn
 from pipeline.scorers.character import in_character, no_refusal
 from pipeline.scorers.claims import checks_claims
 from pipeline.scorers.facts import true_to_facts
-from pipeline.scorers.language import language
+from pipeline.scorers.languages import language
 from pipeline.scorers.leak import no_prompt_leak
 from pipeline.scorers.manners import no_echo, no_profanity_echo
 from pipeline.scorers.memory import remembers

@@ -4,8 +4,9 @@ Items of one persona are not independent: a persona that is hard to play is hard
 therefore the cluster, and what is said holds for more personas like these (Miller 2024, arXiv 2411.00640). Repeats of one item
 are reduced to their mean before anything else. Everywhere, intervals are of 95 % and tests two-sided.
 
+    latency.py     how long replies took
     intervals.py   means, pass rates and quantiles of one arm
-    paired.py      two arms on the same items: difference, test, and what could not have been seen
+    pairing.py     two arms on the same items: difference, test, and what could not have been seen
     multiple.py    many comparisons at once
     student.py     Student's t
 
@@ -22,7 +23,7 @@ from pipeline.stats.intervals import (
     wilson,
 )
 from pipeline.stats.multiple import benjamini_hochberg, holm
-from pipeline.stats.paired import (
+from pipeline.stats.pairing import (
     LEAST_CLUSTERS,
     Paired,
     least_visible_change,

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.latency import Quantile, ranks
+from pipeline.stats.latency import Quantile, ranks
 from pipeline.stats.student import t_quantile
 
 Item = TypeVar("Item", bound=Hashable)

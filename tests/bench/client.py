@@ -19,8 +19,8 @@ from collections.abc import Iterator
 import httpx
 
 from pipeline.client import LLMClient
-from pipeline.latency import client_bound
 from pipeline.records import Message, Request
+from pipeline.stats.latency import client_bound
 
 DELAY, GAP, TOKENS = 0.020, 0.020, 6
 SERVER = """

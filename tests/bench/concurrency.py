@@ -24,8 +24,8 @@ from typing import Any
 
 import httpx
 
-from pipeline.autolimit import AutoLimit
-from pipeline.client import LLMClient
+from pipeline.client.autolimit import AutoLimit
+from pipeline.client.client import LLMClient
 from pipeline.records import Message, Request
 
 sys.path.insert(0, str(Path(__file__).parent.parent))

@@ -21,12 +21,12 @@ from throughput import personas
 
 from pipeline.config import RunConfig
 from pipeline.dialects import dialect_named
-from pipeline.journal import Journal
-from pipeline.produce import make_script, manifest, prepare
 from pipeline.records import Attempt, Timing
 from pipeline.resources import shipped
-from pipeline.runfolder import RunFolder
-from pipeline.target import Target
+from pipeline.run.folder import RunFolder
+from pipeline.run.journal import Journal
+from pipeline.run.produce import make_script, manifest, prepare
+from pipeline.server.target import Target
 
 FLAWS = ["As an AI language model, I cannot say.", "", "The road is", "Stranger: I will pay.\nVery well then."]
 SAMPLES, PER_PERSONA = 4, 9

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import dedup
-from pipeline.dedup import Match, bands_for, heard, near_duplicates, shingles
+from pipeline.curation import dedup
+from pipeline.curation.dedup import Match, bands_for, heard, near_duplicates, shingles
 from pipeline.personas.load import load_personas, read_personas
 from pipeline.resources import shipped
 

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import aiohttp
 
-from pipeline import models
 from pipeline.config import RunConfig
-from pipeline.embedded import EmbeddedServer, slots
-from pipeline.prepare import make_script, prepare
 from pipeline.progress import watcher
 from pipeline.resources import shipped
-from pipeline.runfolder import Inputs
-from pipeline.target import find_target
+from pipeline.run.folder import Inputs
+from pipeline.run.prepare import make_script, prepare
+from pipeline.server import models
+from pipeline.server.embedded import EmbeddedServer, slots
+from pipeline.server.target import find_target
 
 REQUESTS, PER_PERSONA = 28, 4
 

@@ -20,15 +20,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from labelled import flagged, held, rows
 
-from pipeline.criteria import load_criteria
+from pipeline.curation.criteria import load_criteria
 from pipeline.personas.load import load_personas, load_scenarios, read_personas
+from pipeline.prompts.templates import Templates
 from pipeline.records import Completion, Request, Turn
 from pipeline.resources import shipped
 from pipeline.scorers import Said
 from pipeline.scorers.meaning import stems
 from pipeline.scorers.words import words
 from pipeline.stats import wilson
-from pipeline.templates import Templates
 
 
 def right() -> None:

@@ -20,11 +20,11 @@ from typing import Any
 
 import yaml
 
-from pipeline.criteria import load_criteria
+from pipeline.curation.criteria import load_criteria
 from pipeline.personas.schema import Persona
+from pipeline.prompts.templates import Templates
 from pipeline.records import Completion, Item, Message, Request, Score, Turn
 from pipeline.scorers import OF_PERSONAS, OF_RUN, Said
-from pipeline.templates import Templates
 
 HERE = Path(__file__).parent
 

@@ -1,0 +1,1 @@
+"""From a persona, a scenario and a template to the messages that are sent."""
