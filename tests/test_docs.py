@@ -57,5 +57,5 @@ def test_every_filter_is_explained():
 
 
 def test_ci_runs_the_line_that_the_readme_gives():
-    line = 'pip install -e ".[test]" && pytest'
+    line = 'pip install -e ".[test]" && pytest -n logical --dist loadfile'
     assert line in README and line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
