@@ -2,6 +2,10 @@
 
 import os
 import random
+import shutil
+import signal
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -38,3 +42,37 @@ def own(tmp_path, monkeypatch):
     make_starter(tmp_path / "my")
     monkeypatch.chdir(tmp_path / "my")
     return tmp_path / "my"
+
+
+@pytest.fixture
+def ends(monkeypatch, capsys):
+    """`ends("curate", ...)`: the exit code of the whole command, and what it says on stderr."""
+    from pipeline.cli import main
+
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, capsys.readouterr().err
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run with contrast; its server is gone. Not to be written to."""
+    from curated import Server, generate, write_inputs
+
+    folder = tmp_path_factory.mktemp("finished")
+    with Server() as server:
+        generate(server, write_inputs(folder), folder / "run", "--contrast")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    """The same, to be curated again."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))

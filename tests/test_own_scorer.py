@@ -1,13 +1,17 @@
-"""`--scorer file.py:function`: what a user's own scorer may return, and what is said when it is wrong."""
+"""`--scorer file.py:function`: what a user's own scorer may return, what it decides in a run, and what is said when it is wrong."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
+import yaml
+from curated import CALM, Server, contents, curate, generate, pipeline, replies, rows, write_inputs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import ConfigError
+from pipeline import ConfigError, load_run
 from pipeline.curation.criteria import Bounds, load_criteria
 from pipeline.records import Completion, Item, Score, Turn
 from pipeline.scorers.own import own_scorer
@@ -233,3 +237,99 @@ def test_of_two_scorers_of_one_name_the_second_is_refused(write):
 @given(st.text(max_size=20))
 def test_no_spec_leads_anywhere_but_to_a_sentence(spec):
     assert refused(spec).startswith("--scorer ")
+
+
+# In a run
+
+
+MINE = """\
+from pipeline.records import Score
+
+def shouts(turn, *, most=0):
+    capitals = sum(letter.isupper() for letter in turn.text)
+    if not turn.text:
+        return None
+    return Score(float(capitals <= most), f"{capitals} capitals", turn.text[:20])
+
+def broken(turn):
+    return 1 / (len(turn.text) - len(turn.text))
+"""
+
+
+@pytest.fixture
+def mine(tmp_path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE, "utf-8")
+    return path
+
+
+def test_a_scorer_of_ones_own_decides_in_curate(run, mine):
+    options = ["--scorer", f"{mine}:shouts"]
+    found = curate(run, *options, code=1)
+    assert found["kept"] == 0 and found["dropped"]["shouts"] > 0  # every reply has a capital
+    row = next(row for row in rows(run, "rejected") if row["filter"] == "shouts")
+    assert row["score_shouts"] == 0 and row["reason"] == "1 capitals"
+    assert "shouts" in {row["scorer"] for row in pq.read_table(run / "scores.parquet").to_pylist()}
+    assert "shouts" in load_run(run).frame().columns
+    kept = curate(run, *options, "--set", "shouts.most=1")
+    assert kept["kept"] > 0 and rows(run, "sft")[0]["score_shouts"] == 1
+    assert yaml.safe_load((run / "dataset" / "curation.yaml").read_text("utf-8"))["filters"]["shouts"] == {
+        "min": 0.5,
+        "most": 1,
+    }
+
+
+def test_a_scorer_of_ones_own_is_part_of_a_generated_run_and_of_its_evaluation(tmp_path, mine):
+    inputs, run = write_inputs(tmp_path, 3, 3), tmp_path / "run"
+    with Server() as server:
+        made = generate(server, inputs, run, "--scorer", f"{mine}:shouts", "--set", "shouts.most=1")
+        assert made["kept"] and rows(run, "sft")[0]["score_shouts"] == 1
+        again = json.loads(pipeline("eval", run, "--json").stdout)
+        assert again["scores"]["shouts"]["value"] > 0.5 and again["bounds"]["shouts"]["least"] == 0.5
+        assert again["scores"]["shouts"]["not_applicable"] == sum(not row["reply"] for row in replies(run).values())
+        stricter = json.loads(pipeline("eval", run, "--set", "shouts.most=0", "--json").stdout)
+        assert stricter["scores"]["shouts"]["value"] == 0
+        own = pipeline(
+            "eval", "--server", server.url, *inputs, "--out", tmp_path / "eval", "--scorer", f"{mine}:shouts", "--json"
+        )
+        assert json.loads(own.stdout)["scores"]["shouts"]["value"] == 0
+        assert "shouts" in pipeline("eval", run).stdout
+    assert curate(run)["changes"]["replies"] == []
+
+
+def test_a_scorer_that_fails_ends_with_2_its_file_and_line_and_leaves_the_dataset(run, mine, ends):
+    before = contents(run)
+    code, text = ends("curate", run, "--scorer", f"{mine}:broken")
+    assert code == 2 and f"{mine}:10: ZeroDivisionError" in text and "of npc-" in text
+    assert contents(run) == before
+
+
+def test_a_scorer_that_cannot_be_found_ends_generate_before_anything_is_asked(tmp_path, mine, ends):
+    with Server() as server:
+        inputs = write_inputs(tmp_path, 2, 2)
+        command = ["generate", "--server", server.url, *inputs, "--out", tmp_path / "run"]
+        code, text = ends(*command, "--scorer", f"{mine}:shuots")
+        assert code == 2 and "has no function shuots. It has: broken, shouts." in text
+        assert server.requests == [] and not (tmp_path / "run").exists()
+
+
+def test_a_scorer_that_fails_in_generate_loses_no_answer(tmp_path, mine, ends):
+    with Server() as server:
+        inputs = write_inputs(tmp_path, 4, 4)
+        command = [
+            "generate",
+            "--server",
+            server.url,
+            *inputs,
+            *CALM,
+            "--per-persona",
+            "all",
+            "--out",
+            tmp_path / "run",
+        ]
+        code, text = ends(*command, "--scorer", f"{mine}:broken")
+        assert code == 2 and f"{mine}:10: ZeroDivisionError" in text
+        asked = len(server.requests)
+        mine.write_text(MINE.replace("1 / (", "1 + ("), "utf-8")
+        assert ends(*command, "--scorer", f"{mine}:broken")[0] == 0
+        assert asked <= 16 == len(server.requests)  # what was answered is not asked again

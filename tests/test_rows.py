@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from wire import unused_port
 
 from pipeline.errors import ConfigError
 from pipeline.personas import csvfile
@@ -266,12 +265,15 @@ def test_a_path_that_leads_nowhere_is_refused_without_asking_the_hub(source):
         read(Path(source))
 
 
-def test_a_hub_that_cannot_be_reached_is_asked_once():
-    environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{unused_port()}"}
+def test_a_dataset_that_the_hub_does_not_give_is_named_once(tmp_path):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "pipeline", "generate", "--personas", "someone/npcs", "--dry-run"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "dataset on the hub: cannot be loaded" in done.stderr
+    assert done.stderr.startswith(
+        "Error: someone/npcs: no such file or folder here; taken for a dataset on the hub: cannot"
+    )
+    assert done.stderr.count("\n") == 1
 
 
 BAD_LINES = {

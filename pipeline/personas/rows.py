@@ -10,7 +10,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -314,8 +313,6 @@ def _dataset(address: str, source: str, required: Required) -> Iterator[Found]:
         if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
             loaded: Any = datasets.load_from_disk(address)
         else:
-            if not folder.exists():
-                _knock(address)
             loaded = datasets.load_dataset(address, streaming=True)
     except Exception as exc:  # the library raises whatever its parts raise
         raise ConfigError(f"{source}: cannot be loaded as a dataset: {_reason(exc)}. It can be {_KINDS}.") from exc
@@ -329,15 +326,6 @@ def _dataset(address: str, source: str, required: Required) -> Iterator[Found]:
                 yield _mapping(f"{source} ({name}) row {number}", row, {})
         except Exception as exc:  # a file of it that cannot be read is found out only here
             raise ConfigError(f"{source} ({name}): cannot be read after row {number}: {_reason(exc)}.") from exc
-
-
-def _knock(address: str) -> None:
-    """Raises at once if the hub cannot be reached: `datasets` would try for half a minute. What else is wrong it says itself."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    with suppress(HfHubHTTPError):
-        HfApi().dataset_info(address, timeout=10)
 
 
 def _reason(exc: Exception) -> str:
