@@ -83,8 +83,9 @@ def evaluating(produced: Produced) -> Steps[dict[str, Any]]:
             conversations.add(turn, scores)
         left = iter(scored_ones)
         for found in scored.of_run():
-            for late, (item, category, split) in zip(zip(*found.values(), strict=True), left, strict=False):
-                note(item, category, split, dict(zip(found, late, strict=True)))
+            for late in zip(*found.values(), strict=True):
+                note(*next(left), dict(zip(found, late, strict=True)))
+        assert not panel.of_run or next(left, None) is None
     means = _means(values, persona_of)
     nothing = asdict(Mean(None, None, None, 0, 0))
     means = {

@@ -266,7 +266,7 @@ class Prompt:
 
     def _rendered_anew(self, item: Item, line: str, lore: Sequence[str]) -> tuple[Message, ...]:
         context = self._context(item, line, lore)
-        # So do personas.
+        # Personas come one after another, too.
         if self._rendered_for[0] is not item.npc or self._rendered_for[1:] != (item.player, lore):
             self._rendered, self._rendered_for = {}, (item.npc, item.player, lore)
         messages = []

@@ -52,7 +52,7 @@ class TableWriter:
         if self._closed:
             return
         self._closed = True
-        if whole and (self._bytes or (self._keep_empty and self._writer is None)):
+        if whole and (self._batches or (self._keep_empty and self._writer is None)):
             self._write_group()
         if self._writer is not None:
             self._writer.close()
